@@ -1,0 +1,219 @@
+"""Auctions between A advertisers for S slots: first price, second price, GSP and VCG.
+
+A rival's bid is multiplier x value per click x sigmoid(z), where z shares the hidden click effects
+of the controlled campaign plus an error made of user, context and advertiser tables. All A values
+of an auction are computed in one loop over advertisers that LLVM vectorises (float32).
+
+Payments, given the ranked scores s_1 >= s_2 >= ... of the auction and the probabilities
+alpha_1 >= ... >= alpha_S that a slot is seen (scores below the reserve do not take part, and the
+reserve is the score of a missing bidder); due when the ad is seen:
+
+    first price   s_j
+    GSP           s_{j+1}                        (Edelman, Ostrovsky, Schwarz 2007, section I)
+    VCG           sum_{k=j..S} (alpha_k - alpha_{k+1}) s_{k+1} / alpha_j, alpha_{S+1} = 0
+                                                 (Varian 2007, section 5, per seen impression)
+
+Second price is GSP with one slot. Per click, scores are bid x pCTR, payments are divided by pCTR.
+"""
+
+# ruff: noqa: ANN001, ANN201 - compiled functions: numba infers their types
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from adsim.kernels import CLICKS, CONTEXT, ITEM, P_CLICK, PCTR, PRICE, SPEND, USER, WINS
+from adsim.rng import philox, to_uniform
+
+FIRST_PRICE, GSP, VCG = 0, 1, 2
+MAX_SLOTS = 8
+_EXPOSURE, _OUTCOME, _RIVAL_CLICK = np.uint64(4), np.uint64(5), np.uint64(6)  # rng.Stream
+_ZERO = np.uint64(0)
+
+
+class Field(NamedTuple):
+    """The advertisers as the compiled loop reads them; position p of every catalogue in block p."""
+
+    base: NDArray[np.float32]  # (P, A) click effect of the item shown at position p
+    weight: NDArray[np.float32]  # (scenes, P, 8, A) click interaction weights
+    noise: NDArray[np.float32]  # (6, A) loadings on user and context error components; 0 for 0
+    value_per_click: NDArray[np.float32]  # (P, A) currency; column 0 unused
+
+
+@njit(inline="always")
+def exp32(x):
+    """Exp of a float32 in [-20, 20] by multiplications only: (Taylor_5(x / 64)) ** 64."""
+    y = x * np.float32(1.0 / 64.0)
+    p = np.float32(1.0 / 120.0)
+    p = p * y + np.float32(1.0 / 24.0)
+    p = p * y + np.float32(1.0 / 6.0)
+    p = p * y + np.float32(0.5)
+    p = p * y + np.float32(1.0)
+    p = p * y + np.float32(1.0)
+    p *= p
+    p *= p
+    p *= p
+    p *= p
+    p *= p
+    p *= p
+    return p
+
+
+@njit(inline="always")
+def payment(mechanism, scores, reserve, exposure, j):
+    """Score due for slot j when seen; `scores` are ranked, padded with 0, longer than the slots."""
+    if mechanism == FIRST_PRICE:
+        return scores[j]
+    if mechanism == GSP:
+        return max(scores[j + 1], reserve)
+    due, slots = 0.0, exposure.size
+    for k in range(j, slots):
+        following = exposure[k + 1] if k + 1 < slots else 0.0
+        due += (exposure[k] - following) * max(scores[k + 1], reserve)
+    return due / exposure[j]
+
+
+@njit(inline="always")
+def insert_top(score, bidder, scores, bidders, size):
+    """Keeps the `size` highest scores in order; earlier bidders win ties."""
+    j = size - 1
+    while j > 0 and scores[j - 1] < score:
+        scores[j], bidders[j] = scores[j - 1], bidders[j - 1]
+        j -= 1
+    scores[j], bidders[j] = score, bidder
+
+
+@njit(cache=True, nogil=True)
+def allocate(scores_in, reserve, exposure, mechanism, scores, bidders, due):
+    """One auction: ranks (A,) scores into S + 1 places and fills `due` (S,) for the taken slots.
+
+    Returns the number of slots taken.
+    """
+    size = exposure.size + 1
+    scores[:size], bidders[:size] = 0.0, -1
+    for a in range(scores_in.size):
+        if scores_in[a] > scores[size - 1] and scores_in[a] >= reserve:
+            insert_top(scores_in[a], a, scores, bidders, size)
+    taken = 0
+    for j in range(exposure.size):
+        if bidders[j] < 0:
+            break
+        due[j] = payment(mechanism, scores, reserve, exposure, j)
+        taken += 1
+    return taken
+
+
+@njit(inline="always")
+def rival_scores_of(
+    u, c, base, weight, noise, value_per_click, multiplier, limit, per_click, shift_click,
+    shift_value, pctr, scores,
+):  # fmt: skip
+    """Fills `pctr` (A,) and `scores` (A,) of one auction; both vectorise over advertisers."""
+    num_ads = base.size
+    common = u[0] + c[0] + np.float32(shift_click)
+    # Rivals want converting traffic: the common conversion effects scale all their values.
+    shift = u[1] + c[1] + np.float32(shift_value)
+    worth = exp32(min(max(shift, np.float32(-3.0)), np.float32(3.0)))
+    for a in range(num_ads):
+        pctr[a] = common + base[a]
+    for d in range(8):
+        ud = u[5 + d]
+        for a in range(num_ads):
+            pctr[a] += ud * weight[d, a]
+    for a in range(num_ads):
+        error = np.float32(0.0)
+        for d in range(3):
+            error += u[13 + d] * noise[d, a] + c[5 + d] * noise[3 + d, a]
+        x = min(max(pctr[a], np.float32(-16.0)), np.float32(16.0))
+        p = np.float32(1.0) / (np.float32(1.0) + exp32(-x))
+        pctr[a] = p
+        bid = np.float32(multiplier[a]) * value_per_click[a] * worth * exp32(error)
+        if per_click:
+            scores[a] = min(bid, limit[a]) * p
+        else:
+            scores[a] = min(bid * p, limit[a])
+
+
+@njit(inline="always")
+def is_seen(seed, impression, exposure, j):
+    """Whether the ad in slot j of an impression is seen; word j % 4 of block j // 4."""
+    if exposure >= 1.0:
+        return True
+    w = philox(seed, _EXPOSURE, impression, np.uint64(j >> 2))
+    k = j & 3
+    word = w[0] if k == 0 else (w[1] if k == 1 else (w[2] if k == 2 else w[3]))
+    return to_uniform(word) < exposure
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def clear_population(
+    worlds, seeds, tick, count, floats, ints, tables, field, shift_click, shift_value, bids,
+    multiplier, budget_left, reserve, mechanism, per_click, exposure, reveal_all, rival_scores,
+    record, won, price, clicked, slot, totals,
+):  # fmt: skip
+    """Clears one tick of auctions between all advertisers, in arrival order with live budgets.
+
+    Args beyond those of `kernels.clear_prices`:
+        shift_click, shift_value: (T,) click offset, log factor on rivals' values.
+        multiplier: (E, A) rivals' factors; budget_left: (E, A) live, currency.
+        rival_scores: (E, M, S) the rivals' S highest scores, written if `record`.
+    """
+    num_ads, slots = multiplier.shape[1], exposure.size
+    pctr, scores32 = np.empty(num_ads, np.float32), np.empty(num_ads, np.float32)
+    limit = np.empty(num_ads, np.float32)
+    scores_in, scores = np.empty(num_ads), np.empty(MAX_SLOTS + 1)
+    bidders, due = np.empty(MAX_SLOTS + 1, np.int64), np.empty(MAX_SLOTS)
+    positions = field.base.shape[0]
+    for e in worlds:
+        t = tick[e]
+        first = np.uint64(t * bids.shape[1])
+        for a in range(num_ads):
+            limit[a] = np.float32(budget_left[e, a])
+        for i in range(count[e]):
+            impression, context = first + np.uint64(i), ints[CONTEXT, e, i]
+            position = ints[ITEM, e, i] % positions
+            rival_scores_of(
+                tables.user[ints[USER, e, i]], tables.context[context], field.base[position],
+                field.weight[tables.scene[context], position], field.noise,
+                field.value_per_click[position], multiplier[e], limit, per_click, shift_click[t],
+                shift_value[t], pctr, scores32,
+            )  # fmt: skip
+            for a in range(1, num_ads):
+                scores_in[a] = scores32[a]
+            scores_in[0] = 0.0
+            if record:
+                allocate(scores_in, reserve, exposure, GSP, scores, bidders, due)
+                rival_scores[e, i, :slots] = scores[:slots]
+            own, own_pctr = min(bids[e, i], budget_left[e, 0]), floats[PCTR, e, i]
+            scores_in[0] = own * own_pctr if per_click else own
+            taken = allocate(scores_in, reserve, exposure, mechanism, scores, bidders, due)
+            # The price to beat of the controlled campaign: the best rival's score.
+            floats[PRICE, e, i] = max(scores[0] if bidders[0] != 0 else scores[1], reserve)
+            if reveal_all and bidders[0] >= 0:  # what the top slot cost its winner
+                price[e, i] = due[0] / own_pctr if per_click else due[0]
+            for j in range(taken):
+                a = bidders[j]
+                if a == 0:
+                    slot[e, i] = j
+                if not is_seen(seeds[e], impression, exposure[j], j):
+                    continue
+                cost, hit = due[j], True
+                if a == 0:
+                    w = philox(seeds[e], _OUTCOME, impression, _ZERO)
+                    hit = to_uniform(w[0]) < floats[P_CLICK, e, i]
+                    cost = min(cost / own_pctr if per_click else cost, own)
+                    won[e, i], price[e, i], clicked[e, i] = True, cost, hit
+                    totals[e, WINS] += 1
+                    totals[e, CLICKS] += hit
+                elif per_click:
+                    w = philox(seeds[e], _RIVAL_CLICK, impression, np.uint64(a))
+                    hit = to_uniform(w[0]) < pctr[a]
+                    cost /= pctr[a]
+                # float32 scores of rivals can exceed the budget in the last digit
+                cost = min(cost, budget_left[e, a]) if hit or not per_click else 0.0
+                budget_left[e, a] -= cost
+                limit[a] = np.float32(budget_left[e, a])
+                if a == 0:
+                    totals[e, SPEND] += cost

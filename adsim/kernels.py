@@ -1,0 +1,268 @@
+"""The compiled hot loops of a tick: draw impressions, clear one price, realise what was won.
+
+Every loop works on the worlds listed in `worlds` and writes only their rows, so that two threads
+can share a batch. Arrays of a tick live in two blocks, `floats` (9, E, M) and `ints` (3, E, M),
+whose rows are named below; padding stays 0.
+"""
+
+# ruff: noqa: ANN001, ANN201, ANN202 - compiled functions: numba infers their types
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from adsim.feedback import PURCHASE, REFUND, push
+from adsim.funnel import click_outcome, expectation, lookup, sigmoid
+from adsim.rng import normal_ppf, philox, to_uniform
+from adsim.structure import Alias
+from adsim.types import FloatArray, IntArray
+
+# Rows of the float block.
+TIME, P_CLICK, Z_CONVERT, PCTR, PCVR, VALUE, PRICE, PCTR_STD, PCVR_STD = range(9)
+# Rows of the int block.
+USER, CONTEXT, ITEM = range(3)
+# Columns of a tick's totals per world.
+WINS, SPEND, CLICKS, EXPECTED_GMV, EXPECTED_NET_GMV, ACCRUED = range(6)
+EXPECTED_CLICKS, EXPECTED_CONVERSIONS = 6, 7
+NUM_TOTALS = 8
+_TRAFFIC, _MARKET, _EXPOSURE, _OUTCOME = (np.uint64(k) for k in (2, 3, 4, 5))  # rng.Stream
+_ZERO, _LOW = np.uint64(0), np.uint64(0xFFFFFFFF)
+_HIGH = np.uint64(32)
+
+
+class Landscape(NamedTuple):
+    """Prices to beat: log-normal mixture, or counts if `values` is not empty."""
+
+    log_median: FloatArray  # (scenes,)
+    log_sd: float
+    second_share: float
+    second_log_ratio: float
+    second_log_sd: float
+    quality_slope: float
+    values: FloatArray  # (P,) prices of a histogram, currency
+    counts: Alias  # over `values`
+
+
+class Noise(NamedTuple):
+    """Logit noise of the platform's estimates."""
+
+    ctr_sd: float
+    cvr_sd: float
+    high_factor: float
+    high_share: float
+
+
+@njit(inline="always")
+def alias_draw(accept, other, word):
+    """An index from one word: the high half picks the cell, the low half accepts it."""
+    index = ((word >> _HIGH) * np.uint64(accept.size)) >> _HIGH
+    return np.int64(index) if (word & _LOW) < accept[index] else np.int64(other[index])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def draw(
+    worlds, seeds, tick, count, tables, offset, log_price, tick_hours, landscape, noise, p_convert,
+    margin, floats, ints,
+):  # fmt: skip
+    """Impressions of tick[e] with everything that is known before bidding, and the price to beat.
+
+    Words used: TRAFFIC = user, context, item, arrival jitter; MARKET = mixture component (high
+    half) and noise class (low half), price, pCTR noise, pCVR noise. Arrivals are stratified: the
+    i-th of n falls uniformly into the i-th n-th of the tick, which sorts them.
+    """
+    noisy = noise.ctr_sd > 0.0 or noise.cvr_sd > 0.0
+    for e in worlds:
+        t, n, seed = tick[e], count[e], seeds[e]
+        first = t * floats.shape[2]
+        shift_click, shift_convert = offset[t, 0], offset[t, 1]
+        for i in range(n):
+            impression = np.uint64(first + i)
+            w = philox(seed, _TRAFFIC, impression, _ZERO)
+            user = alias_draw(tables.user_alias.accept, tables.user_alias.other, w[0])
+            context = alias_draw(tables.context_alias.accept, tables.context_alias.other, w[1])
+            item = alias_draw(tables.item_alias.accept, tables.item_alias.other, w[2])
+            scene = tables.scene[context]
+            u, c, a = tables.user[user], tables.context[context], tables.item[item]
+            weight = tables.weight[item, scene]
+            quality = u[0] + c[0]
+            z_click, z_convert = np.float64(quality) + a[0], np.float64(u[1]) + c[1] + a[1]
+            dot_click, dot_convert = np.float32(0.0), np.float32(0.0)
+            for d in range(8):
+                dot_click += u[5 + d] * weight[d]
+                dot_convert += u[5 + d] * weight[8 + d]
+            z_click += dot_click + shift_click
+            z_convert += dot_convert + shift_convert
+            ints[USER, e, i], ints[CONTEXT, e, i], ints[ITEM, e, i] = user, context, item
+            floats[TIME, e, i] = (t + (i + to_uniform(w[3])) / n) * tick_hours
+            p_click = sigmoid(z_click)
+            p_buy = lookup(p_convert, z_convert)
+            floats[P_CLICK, e, i] = p_click
+            floats[Z_CONVERT, e, i] = z_convert
+            w = philox(seed, _MARKET, impression, _ZERO)
+            if noisy:
+                # Low half of the word: independent of the mixture component in its high half.
+                high = (w[0] & _LOW) * 2.0**-32 < noise.high_share
+                factor = noise.high_factor if high else 1.0
+                ctr_sd, cvr_sd = noise.ctr_sd * factor, noise.cvr_sd * factor
+                floats[PCTR_STD, e, i], floats[PCVR_STD, e, i] = ctr_sd, cvr_sd
+                p_click = sigmoid(z_click + ctr_sd * normal_ppf(to_uniform(w[2])))
+                odds = p_buy / (1.0 - p_buy) * np.exp(cvr_sd * normal_ppf(to_uniform(w[3])))
+                p_buy = odds / (1.0 + odds)
+            floats[PCTR, e, i], floats[PCVR, e, i] = p_click, p_buy
+            floats[VALUE, e, i] = p_click * p_buy * tables.list_price[item] * margin
+            if landscape.values.size:
+                j = alias_draw(landscape.counts.accept, landscape.counts.other, w[1])
+                floats[PRICE, e, i] = landscape.values[j]
+            elif landscape.log_median.size:
+                x = normal_ppf(to_uniform(w[1]))
+                level = landscape.log_median[scene] + log_price[t]
+                level += landscape.quality_slope * quality
+                if (w[0] >> _HIGH) * 2.0**-32 < landscape.second_share:
+                    level += landscape.second_log_ratio + landscape.second_log_sd * x
+                else:
+                    level += landscape.log_sd * x
+                floats[PRICE, e, i] = np.exp(level)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def clear_prices(
+    worlds, seeds, tick, count, floats, bids, budget_left, reserve, first_price, per_click,
+    exposure, reveal_all, won, price, clicked, slot, totals,
+):  # fmt: skip
+    """Single-slot auctions against a given price to beat, in arrival order with a live budget.
+
+    A bid at or above max(price to beat, reserve) wins. Per click, bid x pCTR is compared and the
+    price per click is the one that would just have won; it is due when the click happens.
+    `price` arrives filled with infinity, the other outputs with False, -1 and 0.
+    """
+    for e in worlds:
+        first = np.uint64(tick[e] * bids.shape[1])
+        left = budget_left[e]
+        for i in range(count[e]):
+            pctr = floats[PCTR, e, i] if per_click else 1.0
+            to_beat = max(floats[PRICE, e, i], reserve)
+            due = to_beat / pctr
+            bid = min(bids[e, i], left)
+            if reveal_all:
+                price[e, i] = due
+            if bid <= 0.0 or bid < due:
+                continue
+            slot[e, i] = 0
+            if exposure < 1.0:
+                w = philox(seeds[e], _EXPOSURE, first + np.uint64(i), _ZERO)
+                if to_uniform(w[0]) >= exposure:
+                    continue
+            if first_price:
+                due = bid
+            w = philox(seeds[e], _OUTCOME, first + np.uint64(i), _ZERO)
+            won[e, i], price[e, i] = True, due
+            clicked[e, i] = to_uniform(w[0]) < floats[P_CLICK, e, i]
+            totals[e, WINS] += 1
+            if clicked[e, i]:
+                totals[e, CLICKS] += 1
+            if clicked[e, i] or not per_click:
+                left -= due
+                totals[e, SPEND] += due
+        budget_left[e] = left
+
+
+@njit(inline="always")
+def _responses(tables, offset, t, user, context, item):
+    """Refund, log-amount and repurchase responses of an impression."""
+    u, c, a = tables.user[user], tables.context[context], tables.item[item]
+    return (
+        np.float64(u[2]) + c[2] + a[2] + offset[t, 2],
+        np.float64(u[3]) + c[3] + a[3] + offset[t, 3],
+        np.float64(u[4]) + c[4] + a[4] + offset[t, 4],
+    )
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def appraise(worlds, tick, floats, ints, count, won, tables, offset, law, totals):
+    """Adds the expected outcomes of what was won to the tick's totals."""
+    for e in worlds:
+        for i in range(count[e]):
+            if not won[e, i]:
+                continue
+            item = ints[ITEM, e, i]
+            r, g, q = _responses(
+                tables, offset, tick[e], ints[USER, e, i], ints[CONTEXT, e, i], item
+            )
+            p_click, list_price = floats[P_CLICK, e, i], tables.list_price[item]
+            p_convert, _, gmv, net = expectation(law, floats[Z_CONVERT, e, i], r, g, q)
+            totals[e, EXPECTED_CLICKS] += p_click
+            totals[e, EXPECTED_CONVERSIONS] += p_click * p_convert
+            totals[e, EXPECTED_GMV] += p_click * gmv * list_price
+            totals[e, EXPECTED_NET_GMV] += p_click * net * list_price
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def schedule(
+    clicks, seeds, tick, floats, ints, tables, offset, law, tick_hours, pool, totals
+):  # fmt: skip
+    """Pushes the purchases and refunds of `clicks` (C, 2: world, slot) into the queue."""
+    size = law.max_purchases
+    when, amount, refund_at = np.empty(size), np.empty(size), np.empty(size)
+    for row in range(clicks.shape[0]):
+        e, i = clicks[row]
+        t = tick[e]
+        item, impression = ints[ITEM, e, i], t * floats.shape[2] + i
+        r, g, q = _responses(tables, offset, t, ints[USER, e, i], ints[CONTEXT, e, i], item)
+        n = click_outcome(
+            law, seeds[e], np.uint64(impression), floats[TIME, e, i], floats[Z_CONVERT, e, i],
+            r, g, q, tables.list_price[item], when, amount, refund_at,
+        )  # fmt: skip
+        for k in range(n):
+            bought, kept = int(when[k] / tick_hours), amount[k]
+            push(pool, e, bought, when[k], PURCHASE, impression, k, amount[k], bought)
+            if refund_at[k] < np.inf:
+                back, kept = int(refund_at[k] / tick_hours), 0.0
+                push(pool, e, back, refund_at[k], REFUND, impression, k, amount[k], bought)
+            totals[e, ACCRUED] += kept
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def truth(worlds, tick, floats, ints, count, tables, offset, law, out):
+    """Exact expectations of every impression: `out` (5, E, M) = P(click), P(convert | click),
+    P(first purchase refunded | convert), E[GMV | click], E[net GMV | click], currency.
+    """  # noqa: D205 - one sentence
+    for e in worlds:
+        for i in range(count[e]):
+            item = ints[ITEM, e, i]
+            r, g, q = _responses(
+                tables, offset, tick[e], ints[USER, e, i], ints[CONTEXT, e, i], item
+            )
+            p_convert, p_refund, gmv, net = expectation(law, floats[Z_CONVERT, e, i], r, g, q)
+            out[0, e, i] = floats[P_CLICK, e, i]
+            out[1, e, i], out[2, e, i] = p_convert, p_refund
+            out[3, e, i] = gmv * tables.list_price[item]
+            out[4, e, i] = net * tables.list_price[item]
+
+
+@njit(cache=True, nogil=True)
+def gather_features(
+    worlds, ints, count, user_ids, item_ids, context_ids, scene_of, features, scene
+):  # fmt: skip
+    """Field ids (E, M, F) and scenes (E, M) of a tick's impressions; padding stays 0."""
+    a, b = user_ids.shape[1], user_ids.shape[1] + item_ids.shape[1]
+    for e in worlds:
+        for i in range(count[e]):
+            row = features[e, i]
+            user, item, context = ints[USER, e, i], ints[ITEM, e, i], ints[CONTEXT, e, i]
+            for f in range(user_ids.shape[1]):
+                row[f] = user_ids[user, f]
+            for f in range(item_ids.shape[1]):
+                row[a + f] = item_ids[item, f]
+            for f in range(context_ids.shape[1]):
+                row[b + f] = context_ids[context, f]
+            scene[e, i] = scene_of[context]
+
+
+class Draw(NamedTuple):
+    """The impressions of one tick in E worlds."""
+
+    floats: FloatArray  # (9, E, M), rows TIME .. PCVR_STD
+    ints: NDArray[np.int32]  # (3, E, M), rows USER .. ITEM
+    filled: IntArray  # (E,) real impressions; the rest of the slots is padding

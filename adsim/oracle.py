@@ -1,0 +1,119 @@
+"""The one door to privileged knowledge: exact expectations, prices to beat, the hindsight bound."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from adsim.kernels import PRICE
+from adsim.scores import Knapsack, fractional_knapsack
+from adsim.types import FloatArray
+
+if TYPE_CHECKING:
+    from adsim.world import World
+
+
+class Truth(NamedTuple):
+    """Expectations given what is observable; the unseen intent is integrated out."""
+
+    p_click: FloatArray  # (M,) if shown
+    p_convert: FloatArray  # (M,) given a click
+    p_refund: FloatArray  # (M,) of the first purchase, given a conversion
+    gmv: FloatArray  # (M,) expected GMV of a click, currency
+    net_gmv: FloatArray  # (M,) expected GMV - refunds of a click, currency
+    net_value: FloatArray  # (M,) margin x p_click x net_gmv: of a shown impression, currency
+
+
+class Oracle:
+    """Privileged view of one world.
+
+    Args:
+        world: the simulated worlds.
+        index: which one.
+    """
+
+    def __init__(self, world: "World", index: int = 0) -> None:
+        self._world, self._index = world, index
+        self._bound: Knapsack | None = None
+        self._bound_seed = -1
+
+    def truth(self) -> Truth:
+        """Exact expectations of the current tick; padding is 0."""
+        world, rows = self._world, np.array([self._index])
+        values = world.source.truth(rows, world.tick, world.drawn)[:, self._index]
+        margin = world.config.campaign.margin
+        p_click, p_convert, p_refund, gmv, net_gmv = values
+        net_value = margin * p_click * net_gmv
+        return Truth(p_click, p_convert, p_refund, gmv, net_gmv, net_value)
+
+    def expected_net_value(self) -> FloatArray:
+        """Margin x E[net GMV] of each impression if shown (M,), currency."""
+        return self.truth().net_value
+
+    def price_to_beat(self) -> FloatArray:
+        """Highest competing bid of each auction of the current tick (M,), currency.
+
+        NaN in a population market, where it depends on the bids still to come.
+        """
+        world = self._world
+        if world.config.market.kind == "population":
+            return np.full(world.num_slots, np.nan)
+        reserve = world.config.market.reserve
+        return np.maximum(world.drawn.floats[PRICE, self._index], reserve)
+
+    def hindsight(self) -> Knapsack:
+        """The fractional knapsack on exact expectations at the episode's prices.
+
+        Maximises expected net value under the budget, knowing every price in advance: the bound
+        of every campaign on this seed. In a population market the prices are those recorded in
+        the run so far (design section 4.1), with one slot only.
+
+        Raises:
+            ValueError: population market without recorded prices, or with several slots.
+        """
+        world = self._world
+        if world.config.market.kind == "population":
+            return self._recorded_bound()
+        seed = int(world.seeds[self._index])
+        if self._bound is None or self._bound_seed != seed:
+            self._bound, self._bound_seed = self._planned_bound(), seed
+        return self._bound
+
+    def hindsight_multiplier(self) -> float:
+        """lambda* of the bound: the best constant bid is v / (1 + lambda*)."""
+        return self.hindsight().multiplier
+
+    def _planned_bound(self) -> Knapsack:
+        """Draws the whole episode ahead, on scratch arrays."""
+        world, rows = self._world, np.array([self._index])
+        tick, values, prices = world.tick.copy(), [], []
+        for t in range(world.num_ticks):
+            drawn = world.empty_draw()
+            tick[self._index] = t
+            world.source.draw(rows, world.seeds, tick, drawn)
+            n = int(drawn.filled[self._index])
+            truth = world.source.truth(rows, tick, drawn)[:, self._index, :n]
+            values.append(truth[0] * truth[4])
+            prices.append(drawn.floats[PRICE, self._index, :n])
+        return self._solve(np.concatenate(values), np.concatenate(prices))
+
+    def _recorded_bound(self) -> Knapsack:
+        world, rows = self._world, np.array([self._index])
+        if not world.recorded:
+            raise ValueError("hindsight in a population market needs record_prices=True")
+        if len(world.config.market.exposure) > 1:
+            raise ValueError("hindsight in a population market is defined for one slot only")
+        values, prices = [], []
+        for tick, drawn, scores in world.recorded:
+            n = int(drawn.filled[self._index])
+            truth = world.source.truth(rows, tick, drawn)[:, self._index, :n]
+            values.append(truth[0] * truth[4])
+            prices.append(scores[self._index, :n, 0])
+        return self._solve(np.concatenate(values), np.concatenate(prices))
+
+    def _solve(self, net_gmv: FloatArray, prices: FloatArray) -> Knapsack:
+        """Values and prices per auction, scaled by the probability that the ad is seen."""
+        config = self._world.config
+        exposure = float(np.max(config.market.exposure))  # of the one slot there is
+        value = config.campaign.margin * exposure * net_gmv
+        price = exposure * np.maximum(prices, config.market.reserve)
+        return fractional_knapsack(value, price, config.campaign.budget)

@@ -1,0 +1,373 @@
+"""Everything fixed about a world: users, contexts, items, their hidden effects and drift.
+
+A response (head) of the funnel has, on its logit or log scale,
+
+    z = offset(tick) + user main + context main + item main
+        + sum_d user_latent_d * weight(item, scene)_d            (click and conversion only)
+
+where every main effect and latent is a sum over the entity's field values, so that all of it is
+observable through the 22 ids. Partial sums per entity are tabulated once per drift step.
+"""
+
+# ruff: noqa: ANN001, ANN202 - compiled functions: numba infers their types
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+from scipy.special import expit, ndtri
+
+from adsim.config import EntitiesConfig, HeadConfig, WorldConfig
+from adsim.rng import Stream, generator, uniforms
+from adsim.types import FloatArray
+
+Float32Array = NDArray[np.float32]
+Int32Array = NDArray[np.int32]
+
+HEADS = ("click", "conversion", "refund", "amount", "repurchase")
+LATENT_DIM = 8  # D, of the user x item x scene interaction
+NOISE_DIM = 3  # rivals' errors share this many user and this many context components
+_CALIBRATION_DRAWS = 20_000
+_CACHED_STEPS = 16  # drift steps whose tables are kept; about 2 MB each
+
+
+class Alias(NamedTuple):
+    """Walker's alias table of a discrete distribution."""
+
+    accept: NDArray[np.uint32]  # (n,) keep the drawn index if the low 32 bits are below this
+    other: Int32Array  # (n,) else take this one
+
+
+class Tables(NamedTuple):
+    """What a compiled loop reads to draw and value an impression, at one drift step."""
+
+    user: Float32Array  # (U, 16) 5 heads, 8 latents, 3 rival-noise components
+    context: Float32Array  # (X, 8) 5 heads, 3 rival-noise components
+    item: Float32Array  # (I, 5) heads
+    weight: Float32Array  # (I, scenes, 16) interaction weights: 8 click, 8 conversion
+    scene: Int32Array  # (X,) scene of a context
+    list_price: FloatArray  # (I,) currency
+    user_alias: Alias
+    context_alias: Alias
+    item_alias: Alias  # over the positions of a catalogue
+
+
+class FieldEffects(NamedTuple):
+    """Hidden effects of the field values of one kind of entity."""
+
+    fixed: FloatArray  # (V, 5) main effects per value that never change
+    drifting: FloatArray  # (V, 5) standard deviation of the drifting part
+    rows: Int32Array  # (n, fields) index into V of each entity's values
+
+
+@njit(cache=True, nogil=True)
+def _sum_rows(values, rows):
+    """(n, 5) sums of the value rows (V, 5) that each entity's fields (n, fields) point to."""
+    out = np.zeros((rows.shape[0], values.shape[1]))
+    for i in range(rows.shape[0]):
+        for f in range(rows.shape[1]):
+            for head in range(values.shape[1]):
+                out[i, head] += values[rows[i, f], head]
+    return out
+
+
+def zipf_weights(n: int, exponent: float) -> FloatArray:
+    """Probabilities proportional to rank ** -exponent, (n,)."""
+    weights = np.arange(1, n + 1, dtype=np.float64) ** -exponent
+    return weights / weights.sum()
+
+
+def alias_table(weights: FloatArray) -> Alias:
+    """Walker's table for drawing an index with the given relative weights (n,).
+
+    Source: Vose, "A linear algorithm for generating random numbers with a given
+    distribution" (1991).
+    """
+    n = weights.size
+    scaled = weights * (n / weights.sum())
+    accept, other = np.ones(n), np.arange(n, dtype=np.int32)
+    small, large = list(np.flatnonzero(scaled < 1.0)), list(np.flatnonzero(scaled >= 1.0))
+    while small and large:
+        low, high = small.pop(), large.pop()
+        accept[low], other[low] = scaled[low], high
+        scaled[high] -= 1.0 - scaled[low]
+        (small if scaled[high] < 1.0 else large).append(high)
+    return Alias(np.minimum(accept * 2.0**32, 2.0**32 - 1).astype(np.uint32), other)
+
+
+def draw_ids(
+    rng: np.random.Generator,
+    n: int,
+    first: Int32Array,
+    cardinalities: tuple[int, ...],
+    exponent: float,
+) -> Int32Array:
+    """Field ids (n, 1 + len(cardinalities)) of n entities; `first` (n,) is the leading column."""
+    columns = [first]
+    columns += [
+        rng.choice(size, n, p=zipf_weights(size, exponent)).astype(np.int32)
+        for size in cardinalities
+    ]
+    return np.ascontiguousarray(np.stack(columns, axis=1), dtype=np.int32)
+
+
+class Structure:
+    """Entity tables and hidden effects of a world; a pure function of (config, seed).
+
+    Attributes:
+        cardinalities: sizes of the 22 fields: 8 user, 6 item, 8 context (by default).
+        user_ids, item_ids, context_ids: (n, fields) int32 categorical ids of the entities.
+        bias: (5,) logit (log) offsets that give the configured mean rates.
+    """
+
+    def __init__(self, config: WorldConfig, seed: int) -> None:
+        self.config, self.seed = config, seed
+        entities = config.entities
+        rng = generator(seed, Stream.STRUCTURE)
+        self.num_items = entities.items_per_advertiser * self._num_advertisers()
+        self._draw_entities(rng, entities)
+        self._draw_effects(rng)
+        self._draw_interactions(rng)
+        self.list_price = config.purchase.list_price * np.exp(
+            config.purchase.list_price_sd * rng.standard_normal(self.num_items)
+        )
+        self.rival_noise = rng.standard_normal((2 * NOISE_DIM, self._num_advertisers()))
+        self.scene_price = config.market.landscape.scene_sd * rng.standard_normal(
+            entities.num_scenes
+        )
+        self.rival_draws = rng.random((4, self._num_advertisers()))
+        self._drift = np.zeros((0, 0))
+        self._drift_step = -1
+        self.bias = np.zeros(5)
+        self.bias = self._calibrate()
+        self._cache: dict[int, Tables] = {}
+
+    def _num_advertisers(self) -> int:
+        market = self.config.market
+        return market.population.n_advertisers if market.kind == "population" else 1
+
+    def _draw_entities(self, rng: np.random.Generator, entities: EntitiesConfig) -> None:
+        """Field ids and frequencies of users, items and contexts."""
+        exponent, activity = entities.zipf_exponent, entities.activity_exponent
+        num_scenes = entities.num_scenes
+        scenes = rng.choice(num_scenes, entities.num_contexts).astype(np.int32)
+        scenes[: min(num_scenes, scenes.size)] = np.arange(min(num_scenes, scenes.size))
+        users = np.arange(entities.num_users, dtype=np.int32)
+        items = np.arange(self.num_items, dtype=np.int32)
+        self.user_ids = draw_ids(rng, users.size, users, entities.user_cardinalities, exponent)
+        self.item_ids = draw_ids(rng, items.size, items, entities.item_cardinalities, exponent)
+        self.context_ids = draw_ids(
+            rng, scenes.size, scenes, entities.context_cardinalities, exponent
+        )
+        self.cardinalities = (
+            *(users.size, *entities.user_cardinalities),
+            *(items.size, *entities.item_cardinalities),
+            *(num_scenes, *entities.context_cardinalities),
+        )
+        self.user_weights = zipf_weights(users.size, activity)
+        self.item_weights = zipf_weights(entities.items_per_advertiser, activity)
+        within = rng.permutation(zipf_weights(scenes.size, activity))
+        totals = np.bincount(scenes, within, minlength=num_scenes)
+        share = zipf_weights(num_scenes, entities.scene_exponent)
+        self.context_weights = within * (share / np.maximum(totals, 1e-300))[scenes]
+        self.context_weights /= self.context_weights.sum()
+        self.user_alias = alias_table(self.user_weights)
+        self.context_alias = alias_table(self.context_weights)
+        self.item_alias = alias_table(self.item_weights)
+
+    def _draw_effects(self, rng: np.random.Generator) -> None:
+        """Main effects of all field values; variances add up to the heads' configured ones."""
+        effects = self.config.effects
+        context_share = 1.0 - effects.user_share - effects.item_share
+        id_share = effects.id_share
+        self.user_effects = self._field_effects(
+            rng, self.user_ids, self.user_weights, effects.user_share, id_share
+        )
+        item_weights = np.tile(self.item_weights, self._num_advertisers())
+        self.item_effects = self._field_effects(
+            rng, self.item_ids, item_weights, effects.item_share, id_share
+        )
+        self.context_effects = self._field_effects(
+            rng, self.context_ids, self.context_weights, context_share, None
+        )
+
+    def _field_effects(
+        self,
+        rng: np.random.Generator,
+        ids: Int32Array,
+        weights: FloatArray,
+        share: float,
+        id_share: float | None,
+    ) -> FieldEffects:
+        """Effects whose sum over an entity's fields has variance share * sd**2 over impressions.
+
+        The leading column is an id with `id_share` of the variance, or (None) the scene, whose
+        effect has the configured scene sd on top.
+        """
+        sizes = ids.max(axis=0) + 1
+        rows = (ids + np.concatenate([[0], np.cumsum(sizes[:-1])])).astype(np.int32)
+        heads = [getattr(self.config.effects, head) for head in HEADS]
+        sd = np.array([head.sd for head in heads]) * np.sqrt(share)
+        num_fields = ids.shape[1]
+        rest = (1.0 - (id_share or 0.0)) / max(num_fields - 1, 1)
+        field_share = np.full(num_fields, rest)
+        field_share[0] = id_share or 0.0
+        weights = weights / weights.sum()
+        values = rng.standard_normal((rows.max() + 1, 5))
+        for column in range(num_fields):  # unit variance, mean 0 over impressions, per field
+            where = rows[:, column]
+            mass = np.bincount(where, weights, minlength=values.shape[0])[:, None]
+            present = np.unique(where)
+            values[present] -= (mass * values)[present].sum(axis=0)
+            spread = np.sqrt((mass * values**2)[present].sum(axis=0))
+            values[present] /= np.where(spread > 0, spread, 1.0)
+        value_field = np.repeat(np.arange(num_fields), sizes)
+        scaled = np.sqrt(field_share)[value_field][:, None] * sd
+        drift = self.config.drift.share
+        fixed = np.sqrt(1.0 - drift) * scaled * values
+        if id_share is None:
+            scene = value_field == 0
+            fixed[scene] = (
+                np.array([1.0, 1.0, 0.0, 0.0, 0.0]) * self.config.effects.scene_sd * values[scene]
+            )
+        return FieldEffects(fixed, np.sqrt(drift) * scaled, rows)
+
+    def _draw_interactions(self, rng: np.random.Generator) -> None:
+        """User latents of unit variance, and item weights that scenes modulate."""
+        effects, entities = self.config.effects, self.config.entities
+        values = rng.standard_normal((self.user_effects.fixed.shape[0], LATENT_DIM))
+        latent = values[self.user_effects.rows[:, 1:]].sum(axis=1)
+        latent -= np.average(latent, axis=0, weights=self.user_weights)
+        spread = np.sqrt(np.average(latent**2, axis=0, weights=self.user_weights))
+        self.user_latent = latent / np.where(spread > 0, spread, 1.0)
+        self.user_noise = rng.standard_normal((entities.num_users, NOISE_DIM))
+        self.context_noise = rng.standard_normal((entities.num_contexts, NOISE_DIM))
+        categories = self.config.market.population.categories
+        advertiser = np.repeat(np.arange(self._num_advertisers()), entities.items_per_advertiser)
+        mixing = effects.scene_heterogeneity
+        blocks: list[FloatArray] = []
+        head: HeadConfig
+        for head in (effects.click, effects.conversion):
+            common = rng.standard_normal((categories, LATENT_DIM))[advertiser % categories]
+            own = rng.standard_normal((self.num_items, LATENT_DIM))
+            base = np.sqrt(0.7) * common + np.sqrt(0.3) * own  # category share: free choice
+            gain = np.sqrt(1 - mixing**2) + mixing * rng.standard_normal(
+                (entities.num_scenes, LATENT_DIM)
+            )
+            blocks.append(head.interaction_sd / np.sqrt(LATENT_DIM) * base[:, None] * gain[None])
+        self.weight = np.concatenate(blocks, axis=2).astype(np.float32)
+
+    def drift_step(self, hours: float) -> int:
+        """Index of the drift step that covers a moment of the campaign."""
+        return int(hours / self.config.drift.step_hours)
+
+    def drift_state(self, step: int) -> FloatArray:
+        """Standard normal Ornstein-Uhlenbeck values (V, 5) of all field values at a step.
+
+        x_0 ~ N(0, 1), x_{k+1} = a x_k + sqrt(1 - a^2) e_k with a = exp(-step / time constant): the
+        exact discretisation; e_k are counter-based in (structure seed, value, step).
+        """
+        total = sum(e.fixed.shape[0] for e in self._all_effects())
+        config = self.config.drift
+        a = np.exp(-config.step_hours / config.time_constant_hours)
+        if step < self._drift_step or self._drift_step < 0:
+            self._drift_step, self._drift = 0, self._innovation(total, 0)
+        while self._drift_step < step:
+            self._drift_step += 1
+            noise = self._innovation(total, self._drift_step)
+            self._drift = a * self._drift + np.sqrt(1 - a * a) * noise
+        return self._drift
+
+    def _innovation(self, total: int, step: int) -> FloatArray:
+        ids = np.arange(total)
+        draws = [uniforms(self.seed, Stream.DRIFT, ids, 2 * step + half) for half in (0, 1)]
+        return ndtri(np.concatenate([draws[0], draws[1][:, :1]], axis=1))
+
+    def _all_effects(self) -> tuple[FieldEffects, FieldEffects, FieldEffects]:
+        return self.user_effects, self.item_effects, self.context_effects
+
+    def main_effects(self, step: int) -> list[FloatArray]:
+        """Partial sums (n, 5) of users, items and contexts at a drift step."""
+        sums, start = [], 0
+        state = self.drift_state(step) if self.config.drift.share > 0 else None
+        for effects in self._all_effects():
+            stop = start + effects.fixed.shape[0]
+            values = effects.fixed
+            if state is not None:
+                values = values + effects.drifting * state[start:stop]
+            sums.append(_sum_rows(values, effects.rows))
+            start = stop
+        return sums
+
+    def tables(self, step: int) -> Tables:
+        """What the compiled loops read at a drift step; kept for the last few steps."""
+        if step not in self._cache:
+            if len(self._cache) >= _CACHED_STEPS:
+                self._cache.pop(min(self._cache))
+            self._cache[step] = self._make_tables(step)
+        return self._cache[step]
+
+    def _make_tables(self, step: int) -> Tables:
+        user, item, context = self.main_effects(step)
+        return Tables(
+            np.ascontiguousarray(np.hstack([user, self.user_latent, self.user_noise]), np.float32),
+            np.ascontiguousarray(np.hstack([context, self.context_noise]), np.float32),
+            np.ascontiguousarray(item, np.float32),
+            self.weight,
+            np.ascontiguousarray(self.context_ids[:, 0]),
+            self.list_price,
+            self.user_alias,
+            self.context_alias,
+            self.item_alias,
+        )
+
+    def _calibrate(self) -> FloatArray:
+        """Offsets (5,) that give the configured mean rates over the controlled catalogue."""
+        config, rng = self.config, generator(self.seed, Stream.STRUCTURE + 1000)
+        n = _CALIBRATION_DRAWS
+        user = rng.choice(self.user_weights.size, n, p=self.user_weights)
+        context = rng.choice(self.context_weights.size, n, p=self.context_weights)
+        item = rng.choice(self.item_weights.size, n, p=self.item_weights)
+        sums = self.main_effects(0)
+        z = sums[0][user] + sums[1][item] + sums[2][context]
+        weight = self.weight[item, self.context_ids[context, 0]]
+        latent = self.user_latent[user]
+        z[:, 0] += (latent * weight[:, :LATENT_DIM]).sum(axis=1)
+        z[:, 1] += (latent * weight[:, LATENT_DIM:]).sum(axis=1)
+        effects = config.effects
+        intent = rng.standard_normal(n)
+        bias = np.zeros(5)
+        bias[0] = solve_bias(z[:, 0], config.click.ctr)
+        clicks = expit(z[:, 0] + bias[0])
+        conversion = z[:, 1] + effects.unseen_intent_conversion * intent
+        bias[1] = solve_bias(conversion, config.conversion.cvr, clicks)
+        buys = clicks * expit(conversion + bias[1])
+        p_convert = expit(z[:, 1] + bias[1])
+        refund = z[:, 2] + refund_curve(config, p_convert) + effects.unseen_intent_refund * intent
+        bias[2] = (
+            solve_bias(refund, config.refund.rate, buys) if config.refund.rate > 0 else -np.inf
+        )
+        again = z[:, 4] + effects.unseen_intent_repurchase * intent
+        rate = config.purchase.repurchase_rate
+        bias[4] = solve_bias(again, rate, buys) if rate > 0 else -np.inf
+        return bias
+
+
+def refund_curve(config: WorldConfig, p_convert: FloatArray) -> FloatArray:
+    """Refund logit relative to its value at CVR .1, as a function of CVR (TESLA, fig. 3)."""
+    curve = np.clip(np.array(config.refund.curve), 1e-6, 1 - 1e-6)
+    logits = config.refund.curve_strength * (np.log(curve / (1 - curve)))
+    return np.interp(p_convert, np.array([0.1, 0.3, 0.5, 0.7, 0.9]), logits - logits[0])
+
+
+def solve_bias(z: FloatArray, rate: float, weights: FloatArray | None = None) -> float:
+    """Offset b with weighted mean of sigmoid(z + b) equal to `rate`, by bisection."""
+    low, high = -40.0, 40.0
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        if np.average(expit(z + middle), weights=weights) < rate:
+            low = middle
+        else:
+            high = middle
+    return 0.5 * (low + high)

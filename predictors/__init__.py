@@ -1,0 +1,1 @@
+"""Predictors of what an impression is worth."""

@@ -1,0 +1,128 @@
+"""From configuration to objects: worlds, environments, agents. The composition root."""
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from adsim.config import WorldConfig
+from adsim.env import AuctionEnv, PacingEnv
+from adsim.market import advertiser_budgets
+from adsim.replay import ReplaySource
+from adsim.source import SyntheticSource
+from adsim.vector_env import AuctionVectorEnv, PacingVectorEnv
+from adsim.world import World
+from agents import AGENTS
+from agents.rivals import ScriptedRivals
+from scenarios.schema import Scenario, load
+
+
+def make_world(
+    config: WorldConfig,
+    num_worlds: int = 1,
+    *,
+    num_threads: int = 1,
+    record_prices: bool = False,
+) -> World:
+    """A world with the source and the rivals that its market needs."""
+    if config.market.kind == "replay":
+        return World(config, num_worlds, source=ReplaySource(config, num_worlds))
+    source = SyntheticSource(config, num_worlds)
+    rivals = make_rivals(config, source, num_worlds) if config.market.kind == "population" else None
+    return World(
+        config,
+        num_worlds,
+        source=source,
+        rivals=rivals,
+        num_threads=num_threads,
+        record_prices=record_prices,
+    )
+
+
+def make_rivals(config: WorldConfig, source: SyntheticSource, num_worlds: int) -> ScriptedRivals:
+    """Scripted policies, dealt in turn to the advertisers 1..A-1."""
+    population = config.market.population
+    kinds = population.rivals
+    share = source.expected_traffic / source.expected_traffic.sum()
+    return ScriptedRivals(
+        kinds=[kinds[(a - 1) % len(kinds)] for a in range(population.n_advertisers)],
+        budgets=advertiser_budgets(config, source.structures[0]),
+        expected_traffic_share=share,
+        num_worlds=num_worlds,
+        linear_multiplier=population.linear_multiplier,
+    )
+
+
+def resolve(
+    scenario: str | Path | Scenario, overrides: Mapping[str, Any] | None = None
+) -> Scenario:
+    """A loaded scenario."""
+    return scenario if isinstance(scenario, Scenario) else load(scenario, overrides)
+
+
+def make_auction_env(
+    scenario: str = "default",
+    overrides: Mapping[str, Any] | None = None,
+    render_mode: str | None = None,
+    record_prices: bool = False,
+) -> AuctionEnv:
+    """Entry point of adsim/Auction-v0."""
+    config = resolve(scenario, overrides).world
+    return AuctionEnv(make_world(config, record_prices=record_prices), render_mode)
+
+
+def make_pacing_env(
+    scenario: str = "default",
+    overrides: Mapping[str, Any] | None = None,
+    render_mode: str | None = None,
+    per_scene: bool = False,
+    record_prices: bool = False,
+) -> PacingEnv:
+    """Entry point of adsim/Pacing-v0."""
+    config = resolve(scenario, overrides).world
+    world = make_world(config, record_prices=record_prices)
+    return PacingEnv(world, render_mode, per_scene=per_scene)
+
+
+def make_auction_vector_env(
+    num_envs: int = 1,
+    scenario: str = "default",
+    overrides: Mapping[str, Any] | None = None,
+    autoreset_mode: str = "NextStep",
+    num_threads: int = 1,
+) -> AuctionVectorEnv:
+    """Vector entry point of adsim/Auction-v0."""
+    config = resolve(scenario, overrides).world
+    world = make_world(config, num_envs, num_threads=num_threads)
+    return AuctionVectorEnv(world, autoreset_mode)
+
+
+def make_pacing_vector_env(
+    num_envs: int = 1,
+    scenario: str = "default",
+    overrides: Mapping[str, Any] | None = None,
+    autoreset_mode: str = "NextStep",
+    num_threads: int = 1,
+    per_scene: bool = False,
+) -> PacingVectorEnv:
+    """Vector entry point of adsim/Pacing-v0."""
+    config = resolve(scenario, overrides).world
+    world = make_world(config, num_envs, num_threads=num_threads)
+    return PacingVectorEnv(world, autoreset_mode, per_scene=per_scene)
+
+
+def make_agent(name: str) -> Any:
+    """An agent of the registry, or `module:Class` of the user's own.
+
+    Raises:
+        ValueError: no such agent.
+    """
+    if ":" in name:
+        module, _, attribute = name.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)()
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"agent {name!r} cannot be imported: {error}") from error
+    if name not in AGENTS:
+        raise ValueError(f"agent {name!r} does not exist: one of {', '.join(sorted(AGENTS))}")
+    return AGENTS[name]()

@@ -1,0 +1,156 @@
+"""Tables of campaign results: one row per campaign, per tick, per event, per sampled auction."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+CONFIDENCE = 0.95
+_SUMMED = (
+    *("expected_net_value", "net_value", "spend", "impressions", "wins", "clicks"),
+    *("purchases", "refunds", "gmv", "refunded", "hindsight"),
+)
+
+
+class Tables(NamedTuple):
+    """Results of one or many campaigns; columns in docs/results.md."""
+
+    trials: pd.DataFrame  # one row per (scenario, agent, seed)
+    ticks: pd.DataFrame  # one row per (agent, seed, tick)
+    events: pd.DataFrame  # clicks, purchases and refunds with their delays, hours
+    auctions: pd.DataFrame  # a sample of auctions: price to beat, bid, value, won, paid
+
+
+class Interval(NamedTuple):
+    """A mean with its Student t confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def concat(parts: Sequence[Tables]) -> Tables:
+    """The rows of several tables."""
+    return Tables(
+        *(pd.concat(list(group), ignore_index=True) for group in zip(*parts, strict=True))
+    )
+
+
+def interval(values: np.ndarray) -> Interval:
+    """Mean over seeds with a 95 % Student t interval; infinite with fewer than two values."""
+    values = np.asarray(values, dtype=np.float64)
+    mean = float(values.mean()) if values.size else float("nan")
+    if values.size < 2:
+        return Interval(mean, -float("inf"), float("inf"))
+    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, values.size - 1) * stats.sem(values))
+    return Interval(mean, mean - half, mean + half)
+
+
+def paired(trials: pd.DataFrame, column: str, agent: str, baseline: str) -> Interval:
+    """Interval of the difference agent - baseline over the seeds that both played."""
+    first = _by_seed(trials, column, agent)
+    second = _by_seed(trials, column, baseline)
+    shared = sorted(first.keys() & second.keys())
+    return interval(np.array([first[seed] - second[seed] for seed in shared]))
+
+
+def _by_seed(trials: pd.DataFrame, column: str, agent: str) -> dict[int, float]:
+    """Values of an agent's trials by seed."""
+    part = trials[trials["agent"] == agent]
+    return dict(zip(part["seed"].tolist(), part[column].tolist(), strict=True))
+
+
+def summarise(trials: pd.DataFrame) -> list[dict[str, Any]]:
+    """One row per agent: means, intervals, paired differences to the first agent."""
+    agents = list(agents_of(trials))
+    return [_summary_row(trials, agent, agents[0]) for agent in agents]
+
+
+def _summary_row(trials: pd.DataFrame, agent: str, first: str) -> dict[str, Any]:
+    """One agent's row of `summarise`."""
+    part = trials[trials["agent"] == agent]
+    values = {name: np.asarray(part[name], dtype=np.float64) for name in _SUMMED}
+    expected, realised = interval(values["expected_net_value"]), interval(values["net_value"])
+    row: dict[str, Any] = {
+        "agent": agent,
+        "seeds": len(part),
+        "expected_net_value": expected.mean,
+        "expected_low": expected.low,
+        "expected_high": expected.high,
+        "net_value": realised.mean,
+        "ci_low": realised.low,
+        "ci_high": realised.high,
+    }
+    for name, column in (("expected_diff", "expected_net_value"), ("diff", "net_value")):
+        same = Interval(0.0, 0.0, 0.0)
+        difference = paired(trials, column, agent, first) if agent != first else same
+        row[name], row[f"{name}_low"], row[f"{name}_high"] = difference
+    for column in ("spend", "impressions", "wins", "clicks", "purchases", "refunds", "gmv"):
+        row[column] = float(values[column].mean())
+    spend, bound = values["spend"].sum(), values["hindsight"].sum()
+    net_gmv = values["gmv"].sum() - values["refunded"].sum()
+    row["net_roas"] = float(net_gmv / spend) if spend > 0 else float("nan")
+    row["share_of_hindsight"] = (
+        float(values["expected_net_value"].sum() / bound) if bound > 0 else float("nan")
+    )
+    return row
+
+
+def jsonable(value: Any) -> Any:
+    """The value with non-finite numbers as null, for strict JSON."""
+    if isinstance(value, dict):
+        return {key: jsonable(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(entry) for entry in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Calls write(temporary) and renames: readers never see half a file."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        write(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def save(tables: Tables, folder: Path, run: dict[str, Any]) -> list[Path]:
+    """Writes the tables (Parquet) and the run's description (JSON) into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, table in zip(Tables._fields, tables, strict=True):
+        path = folder / f"{name}.parquet"
+        write_atomically(path, lambda partial, t=table: t.to_parquet(partial, index=False))
+        written.append(path)
+    path = folder / "run.json"
+    text = json.dumps(jsonable(run), indent=2)
+
+    def write(partial: Path) -> None:
+        partial.write_text(text, encoding="utf-8")
+
+    write_atomically(path, write)
+    return [*written, path]
+
+
+def load(folder: Path) -> Tables:
+    """The tables that `save` wrote.
+
+    Raises:
+        FileNotFoundError: a table is missing.
+    """
+    return Tables(*(pd.read_parquet(folder / f"{name}.parquet") for name in Tables._fields))
+
+
+def agents_of(trials: pd.DataFrame) -> Iterator[str]:
+    """Agents in the order in which they ran."""
+    yield from dict.fromkeys(trials["agent"])
