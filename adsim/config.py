@@ -138,7 +138,7 @@ class EffectsConfig(Model):
 class ClickConfig(Model):
     """The click."""
 
-    ctr: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    ctr: Annotated[float, Field(gt=0, lt=1)] = 0.03
     """Mean CTR of a shown impression (traffic-weighted)."""
 
 
@@ -287,7 +287,7 @@ class TargetsConfig(Model):
 class CampaignConfig(Model):
     """The controlled campaign."""
 
-    budget: Positive = 5_000.0
+    budget: Positive = 1_500.0
     """Currency for the whole campaign."""
     margin: Annotated[float, Field(gt=0, le=1)] = 0.3
     """Profit share of net GMV."""

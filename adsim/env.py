@@ -136,7 +136,7 @@ class CampaignEnv(gym.Env[Any, np.ndarray]):
         state["meta"] = json.loads(state["meta"].tobytes().decode())
         self.set_state(state)
 
-    def render(self) -> FloatArray | None:
+    def render(self) -> Any:
         """The campaign so far as an RGB image (H, W, 3), if render_mode is "rgb_array"."""
         if self.render_mode is None:
             return None

@@ -9,30 +9,33 @@ from adsim.world import World
 
 
 def sample_history(world: World) -> PriceHistory:
-    """Auctions of an earlier week of the same structure, spread over its ticks.
+    """Auctions of an earlier campaign period of the same structure, spread over its ticks.
 
-    The controlled campaign does not bid in them. In a population market the ticks are visited
-    with full rival budgets, so prices are those of rivals who are not yet short of money.
-    The world is left in need of a reset.
+    The controlled campaign does not bid in it. In a population market the whole period is played,
+    so that the rivals' budgets and pacing have their effect on prices; elsewhere prices do not
+    depend on what came before. The world is left in need of a reset.
     """
-    config = world.config
+    config, first = world.config, np.array([0])
     wanted, mean = config.campaign.history_auctions, max(world.source.expected_traffic.mean(), 1.0)
     visits = min(max(round(wanted / mean), 1), world.num_ticks) if wanted else 0
-    ticks = np.linspace(0, world.num_ticks - 1, visits).astype(np.int64)
-    first = np.array([0])
-    seed = derive(config.structure_seed, Stream.HISTORY)
+    told = np.unique(np.linspace(0, world.num_ticks - 1, visits).astype(np.int64))
+    population = config.market.kind == "population"
+    no_bids = np.zeros((world.num_worlds, world.num_slots))
     parts, weights = [np.zeros((3, 0))], [np.zeros(0)]
-    for tick in ticks:
-        world.reset(first, [seed])
-        world.tick[0] = tick
-        world.redraw(first)
+    world.reset(first, [derive(config.structure_seed, Stream.HISTORY)])
+    for tick in range(world.num_ticks) if population and wanted else told:
+        if not population:
+            world.tick[0] = tick
+            world.redraw(first)
         drawn, count = world.drawn, int(world.drawn.filled[0])
-        if config.market.kind == "population":
-            world.play(np.zeros((world.num_worlds, world.num_slots)), first)
-        keep = min(count, max(wanted // max(visits, 1), 1))
-        parts.append(drawn.floats[[PRICE, PCTR, VALUE], 0, :keep])
-        # A tick stands for all its auctions, of which `keep` are told.
-        weights.append(np.full(keep, count / max(keep, 1)))
+        if population:
+            world.play(no_bids, first)
+        if tick not in told:
+            continue
+        keep = np.linspace(0, count - 1, min(count, max(wanted // visits, 1))).astype(np.int64)
+        parts.append(drawn.floats[[PRICE, PCTR, VALUE], 0][:, keep])
+        # A row stands for the auctions of its tick that are not told.
+        weights.append(np.full(keep.size, count / max(keep.size, 1)))
     world.tick[0] = world.num_ticks
     price, pctr, value = np.concatenate(parts, axis=1)
     weight = np.concatenate(weights)

@@ -87,7 +87,8 @@ def draw(
             u, c, a = tables.user[user], tables.context[context], tables.item[item]
             weight = tables.weight[item, scene]
             quality = u[0] + c[0]
-            z_click, z_convert = np.float64(quality) + a[0], np.float64(u[1]) + c[1] + a[1]
+            worth = u[1] + c[1]
+            z_click, z_convert = np.float64(quality) + a[0], np.float64(worth) + a[1]
             dot_click, dot_convert = np.float32(0.0), np.float32(0.0)
             for d in range(8):
                 dot_click += u[5 + d] * weight[d]
@@ -118,7 +119,7 @@ def draw(
             elif landscape.log_median.size:
                 x = normal_ppf(to_uniform(w[1]))
                 level = landscape.log_median[scene] + log_price[t]
-                level += landscape.quality_slope * quality
+                level += landscape.quality_slope * (quality + worth)
                 if (w[0] >> _HIGH) * 2.0**-32 < landscape.second_share:
                     level += landscape.second_log_ratio + landscape.second_log_sd * x
                 else:

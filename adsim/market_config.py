@@ -20,7 +20,7 @@ class Model(BaseModel):
 class LandscapeConfig(Model):
     """Price to beat: a log-normal mixture by scene and hour, or a log's empirical counts."""
 
-    median: Positive = 0.05
+    median: Positive = 0.03
     """Median price of the first component, currency per impression."""
     log_sd: NonNegative = 0.6
     """Standard deviation of the log price, first component."""
@@ -34,8 +34,8 @@ class LandscapeConfig(Model):
     """Standard deviation of the scenes' log medians."""
     hour_amplitude: NonNegative = 0.15
     """Log price at the daily peak of competition (20 h) above the daily mean."""
-    quality_slope: Finite = 0.3
-    """Log price per logit of the user's and context's CTR effects: rivals want good traffic too."""
+    quality_slope: Finite = 0.6
+    """Log price per logit of the CTR and CVR effects of user and context: rivals want them too."""
     price_counts: str | None = None
     """An iPinYou info.json whose price counts replace the mixture."""
     price_scale: Positive = 1.0
@@ -58,9 +58,9 @@ class PopulationConfig(Model):
     """Bidding policies, dealt to the rivals in turn."""
     linear_multiplier: Positive = 0.6
     """Constant factor of the linear rivals."""
-    budget_range: tuple[Positive, Positive] = (400.0, 4_000.0)
+    budget_range: tuple[Positive, Positive] = (300.0, 3_000.0)
     """Rivals' budgets, currency, uniform between the two."""
-    value_range: tuple[Positive, Positive] = (0.5, 2.0)
+    value_range: tuple[Positive, Positive] = (0.3, 1.2)
     """Rivals' value per click relative to the controlled campaign's mean, log-uniform."""
     cpa_range: tuple[Positive, Positive] | None = None
     """If given, a rival's value of a conversion in currency, uniform, instead of value_range."""

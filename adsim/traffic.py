@@ -27,19 +27,19 @@ class Clock(NamedTuple):
 def weekly_profile(config: WorldConfig) -> FloatArray:
     """Traffic by hour of the week (168,), mean 1."""
     traffic = config.traffic
-    profile: FloatArray = np.ones(168)
+    profile: FloatArray = np.ones(168, dtype=np.float64)
     if traffic.traffic_share is not None:
         profile = read_traffic_share(traffic.traffic_share, traffic.region_id)
     elif traffic.profile == "weekly":
-        profile = np.outer(np.array(DAILY_TRAFFIC), np.array(HOURLY_TRAFFIC)).ravel()
-    return np.multiply(profile, 168.0 / float(profile.sum()), dtype=np.float64)
+        profile = (np.array(DAILY_TRAFFIC)[:, None] * np.array(HOURLY_TRAFFIC)).ravel()
+    return np.array(profile / profile.mean(), dtype=np.float64)
 
 
 def tick_hours_of_week(config: WorldConfig) -> FloatArray:
     """Hour of the week in the middle of each tick, (T,)."""
     time = config.time
     middle = (np.arange(time.num_ticks) + 0.5) * time.tick_hours
-    return (time.start_hour_of_week + middle) % 168.0
+    return np.mod(time.start_hour_of_week + middle, 168.0)
 
 
 def _expected_traffic(config: WorldConfig) -> FloatArray:

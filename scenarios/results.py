@@ -133,13 +133,18 @@ def save(tables: Tables, folder: Path, run: dict[str, Any]) -> list[Path]:
         write_atomically(path, lambda partial, t=table: t.to_parquet(partial, index=False))
         written.append(path)
     path = folder / "run.json"
-    text = json.dumps(jsonable(run), indent=2)
+    save_json(run, path)
+    return [*written, path]
+
+
+def save_json(value: Any, path: Path) -> None:
+    """Writes strict JSON (non-finite numbers as null)."""
+    text = json.dumps(jsonable(value), indent=2)
 
     def write(partial: Path) -> None:
         partial.write_text(text, encoding="utf-8")
 
     write_atomically(path, write)
-    return [*written, path]
 
 
 def load(folder: Path) -> Tables:

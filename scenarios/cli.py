@@ -1,0 +1,199 @@
+"""The command line: `adsim run | replay | bench | list | show | schema`."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="adsim: an auto-bidding simulator with delayed conversions, refunds and repurchases.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+replay_app = typer.Typer(help="Replay real auction logs.", no_args_is_help=True)
+app.add_typer(replay_app, name="replay")
+
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a scenario key; repeatable."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds from "0-9", "1,4,7" or a mixture.
+
+    Raises:
+        ValueError: anything else.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        low, dash, high = part.strip().partition("-")
+        if not low.isdigit() or (dash and not high.isdigit()) or (dash and int(high) < int(low)):
+            raise ValueError(f"--seeds: expected numbers >= 0 such as 0-9 or 1,4,7, got {text!r}")
+        seeds.extend(range(int(low), int(high or low) + 1))
+    return list(dict.fromkeys(seeds))
+
+
+def parse_overrides(pairs: list[str] | None) -> dict[str, Any]:
+    """{"market.reserve": "0.01"} from ["market.reserve=0.01"].
+
+    Raises:
+        ValueError: an entry without "=".
+    """
+    overrides = {}
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise ValueError(f"--set: expected KEY=VALUE, got {pair!r}")
+        overrides[key.strip()] = value.strip()
+    return overrides
+
+
+@app.command()
+def run(
+    scenario: Annotated[
+        str, typer.Argument(help="Name (see `adsim list`) or .toml file.")
+    ] = "default",
+    agent: Annotated[
+        list[str] | None,
+        typer.Option("--agent", "-a", help="Agent, or module:Class of your own; repeatable."),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Episode seeds, e.g. 0-9; default: the scenario's.")
+    ] = None,
+    set_: SetOption = None,
+    out: Annotated[Path, typer.Option(help="Folder for tables and figures.")] = Path("results"),
+    json_: JsonOption = False,
+    no_plots: Annotated[bool, typer.Option("--no-plots", help="Write tables only.")] = False,
+) -> None:
+    """Let agents play the campaigns of a scenario and compare them.
+
+    Example: adsim run default --agent dual --agent value --seeds 0-4 --set campaign.budget=500
+    """
+    from scenarios import console
+    from scenarios.commands import run_command
+
+    with console.user_errors():
+        seed_list = parse_seeds(seeds) if seeds is not None else None
+        run_command(
+            *(scenario, agent, seed_list, parse_overrides(set_), out),
+            as_json=json_,
+            plots=not no_plots,
+        )
+
+
+@replay_app.command("ipinyou")
+def replay_ipinyou(
+    data: Annotated[Path, typer.Option(help="Folder with the logs and info files.")],
+    campaign: Annotated[str, typer.Option(help="Campaign number.")] = "2997",
+    agent: Annotated[
+        list[str] | None, typer.Option("--agent", "-a", help="Agent; repeatable.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the table to this folder.")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Play back an iPinYou campaign with the published protocol (episodes of 1000 auctions).
+
+    Example: adsim replay ipinyou --data DIR --campaign 2997 --agent rlb --agent linear
+    """
+    from scenarios import console
+    from scenarios.commands import replay_command
+
+    with console.user_errors():
+        replay_command(data, campaign, agent, out, as_json=json_)
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="Benchmark: speed.")],
+    json_: JsonOption = False,
+    out: Annotated[Path | None, typer.Option(help="Also write the table to this folder.")] = None,
+) -> None:
+    """Run a benchmark of the source checkout and print its table.
+
+    Example: adsim bench speed
+    """
+    from scenarios import console
+
+    with console.user_errors():
+        path = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
+        if not path.is_file():
+            known = sorted(p.stem for p in path.parent.glob("*.py"))
+            raise ValueError(
+                f"benchmark {name!r} does not exist: one of {', '.join(known) or 'none'}"
+            )
+        spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", path)
+        if spec is None or spec.loader is None:
+            raise ValueError(f"benchmark {name!r} cannot be loaded from {path}")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+        module.main(as_json=json_, out=out)
+
+
+@app.command("list")
+def list_(json_: JsonOption = False) -> None:
+    """List scenarios and agents.
+
+    Example: adsim list
+    """
+    from agents import AGENTS
+    from scenarios import console, load, names
+
+    rows = [{"scenario": name, "description": load(name).description} for name in names()]
+    if json_:
+        console.emit_json(rows, agents=sorted(AGENTS))
+        return
+    console.print_table(
+        *("Scenarios", ["scenario", "what it shows"]),
+        [[row["scenario"], row["description"]] for row in rows],
+    )
+    described = [
+        [name, (cls.__doc__ or "").strip().splitlines()[0]] for name, cls in AGENTS.items()
+    ]
+    console.print_table("Agents", ["agent", "rule"], described)
+
+
+@app.command()
+def show(
+    scenario: Annotated[str, typer.Argument(help="Name or .toml file.")] = "default",
+    set_: SetOption = None,
+) -> None:
+    """Print the resolved configuration of a scenario as JSON.
+
+    Example: adsim show population --set market.population.n_advertisers=24
+    """
+    from scenarios import console, load
+
+    with console.user_errors():
+        resolved = load(scenario, parse_overrides(set_))
+        sys.stdout.write(json.dumps(resolved.model_dump(mode="json"), indent=2) + "\n")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of scenario files, for editors.
+
+    Example: adsim schema > scenario.schema.json
+    """
+    from scenarios.schema import json_schema
+
+    sys.stdout.write(json_schema() + "\n")
+
+
+def main() -> None:
+    """Entry point of the `adsim` script."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

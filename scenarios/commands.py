@@ -1,0 +1,141 @@
+"""What the commands of the command line do."""
+
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import adsim
+from scenarios import console, results
+from scenarios.replay import PUBLISHED, ReplayRow, hindsight_row, play_log, replay_config
+from scenarios.results import Tables
+from scenarios.run import run
+from scenarios.schema import Scenario, load
+
+
+def run_command(
+    name: str,
+    agents: list[str] | None,
+    seeds: list[int] | None,
+    overrides: dict[str, Any],
+    out: Path,
+    *,
+    as_json: bool,
+    plots: bool,
+) -> None:
+    """`adsim run`: plays, prints, writes. Interrupted, it keeps the campaigns that are finished."""
+    scenario = load(name, overrides)
+    players = list(dict.fromkeys(agents or scenario.agents))
+    chosen = seeds if seeds is not None else list(range(scenario.seeds))
+    folder = out / scenario.name
+    folder.mkdir(parents=True, exist_ok=True)
+    parts: list[Tables] = []
+    interrupted = False
+    with console.progress(f"run {scenario.name}", len(players) * len(chosen)) as advance:
+        try:
+            for part in run(scenario, players, chosen, lambda note: advance(note=note)):
+                parts.append(part)
+        except KeyboardInterrupt:
+            interrupted = True
+    if not parts:
+        raise KeyboardInterrupt
+    tables = results.concat(parts)
+    rows = results.summarise(tables.trials)
+    written = results.save(tables, folder, describe(scenario, players, chosen, overrides, rows))
+    if plots:
+        from scenarios.plots import save_all
+
+        written += save_all(tables, folder)
+    if as_json:
+        console.emit_json(rows, scenario=scenario.name, out=str(folder))
+    else:
+        console.print_campaigns(_title(scenario, chosen), rows, _note(scenario))
+    console.stderr.print(f"{len(written)} files in {folder}", highlight=False)
+    if interrupted:
+        console.stderr.print(f"interrupted: {len(parts)} campaigns are in the tables")
+        raise KeyboardInterrupt
+
+
+def _title(scenario: Scenario, seeds: list[int]) -> str:
+    time_config = scenario.world.time
+    days = time_config.horizon_hours / 24
+    return f"{scenario.name}: {days:g} days, {time_config.num_ticks} ticks, {len(seeds)} seeds"
+
+
+def _note(scenario: Scenario) -> str:
+    note = "Means over seeds with 95 % t intervals; currency. Expected: given the impressions won."
+    if scenario.world.market.kind == "population":
+        note += " Hindsight: at the prices recorded in each agent's own run."
+    return note
+
+
+def describe(
+    scenario: Scenario,
+    agents: list[str],
+    seeds: list[int],
+    overrides: dict[str, Any],
+    rows: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """Everything needed to repeat a run, and its table."""
+    return {
+        "adsim": adsim.__version__,
+        "python": platform.python_version(),
+        "git": git_commit(),
+        "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "agents": agents,
+        "seeds": seeds,
+        "overrides": overrides,
+        "scenario": scenario.model_dump(mode="json"),
+        "rows": rows,
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of the source checkout, if it is one."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def replay_command(
+    data: Path, campaign: str, agents: list[str] | None, out: Path | None, *, as_json: bool
+) -> None:
+    """`adsim replay ipinyou`: the published rows, exactly, and the hindsight bound."""
+    config = replay_config(data, campaign)
+    players = list(dict.fromkeys(agents or PUBLISHED))
+    bound = hindsight_row(config)
+    rows: list[ReplayRow] = []
+    with console.progress(f"replay {campaign}", len(players) * bound.auctions) as advance:
+        for name in players:
+            rows.append(play_log(config, name, lambda n, name=name: advance(n, note=name)))
+    rows.append(bound)
+    records = [row._asdict() for row in rows]
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        description = {"adsim": adsim.__version__, "git": git_commit(), "campaign": campaign}
+        results.save_json({**description, "rows": records}, out / f"replay_{campaign}.json")
+    if as_json:
+        console.emit_json(records, campaign=campaign, budget=config.campaign.budget)
+        return
+    cells = [
+        [row.agent, *(console.number(value) for value in row[1:]), _cost_per_click(row)]
+        for row in rows
+    ]
+    console.print_table(
+        f"iPinYou campaign {campaign}: episodes of {config.time.num_ticks} auctions, "
+        f"budget {config.campaign.budget:g} each",
+        ["agent", "auctions", "won", "clicks", "cost", "cost per click"],
+        cells,
+        "hindsight: most clicks affordable when all prices and clicks are known in advance.",
+    )
+
+
+def _cost_per_click(row: ReplayRow) -> str:
+    return console.number(row.cost / row.clicks, 1) if row.clicks else "-"
