@@ -25,6 +25,7 @@ from adsim.market_config import (
     NonNegative,
     Positive,
     Probability,
+    Share,
 )
 
 
@@ -149,10 +150,17 @@ class ConversionConfig(Model):
     """Mean CVR of an impression's click (TESLA: .066)."""
     hourly: tuple[Positive, ...] = Field(default=HOURLY_CVR, min_length=24, max_length=24)
     """CVR by hour of the day relative to its mean (TESLA, fig. 2)."""
-    delay: tuple[tuple[Positive, Probability], ...] = CONVERSION_DELAY
+    delay: tuple[tuple[Positive, Share], ...] = CONVERSION_DELAY
     """Knots (hours, cumulative share) of the delay from click to first purchase."""
     delay_dependence: Finite = 0.25
     """A click whose CVR logit is 1 higher has F(t) ** (1 / e^delay_dependence) as delay cdf."""
+
+    @model_validator(mode="after")
+    def _hourly_rates(self) -> Self:
+        peak = self.cvr * max(self.hourly) * len(self.hourly) / sum(self.hourly)
+        if peak >= 1:
+            raise ValueError(f"cvr x hourly / mean(hourly) must be < 1, its highest is {peak:.3f}")
+        return self
 
 
 class RefundConfig(Model):
@@ -168,7 +176,7 @@ class RefundConfig(Model):
     """Factor on the curve's deviation from its first value, logits."""
     amount_dependence: Finite = 0.0
     """Effect on the refund logit of one standard deviation of the purchase's log amount."""
-    delay: tuple[tuple[Positive, Probability], ...] = REFUND_DELAY
+    delay: tuple[tuple[Positive, Share], ...] = REFUND_DELAY
     """Knots (hours, cumulative share) of the delay from purchase to refund."""
     delay_dependence: Finite = 0.25
     """A purchase whose refund logit is 1 higher has F(t) ** (1 / e^delay_dependence)."""
@@ -201,7 +209,7 @@ class PurchaseConfig(Model):
     """The same for later purchases."""
     hourly: tuple[Positive, ...] = Field(default=HOURLY_GMV, min_length=24, max_length=24)
     """Mean GMV by hour of the day relative to its mean (READER, fig. 2)."""
-    later_delay: tuple[tuple[Positive, Probability], ...] = REPURCHASE_DELAY
+    later_delay: tuple[tuple[Positive, Share], ...] = REPURCHASE_DELAY
     """Knots (share of the time between first purchase and window end, cumulative share)."""
 
 

@@ -1,6 +1,6 @@
 """Published curves that the defaults of the simulated world are calibrated to."""
 
-# TESLA, fig. 2: CVR by hour of the day, 0..23 (mean .0686).
+# TESLA, fig. 2: CVR by hour of the day, 0..23 (mean .0683).
 HOURLY_CVR = (
     *(0.0686, 0.0667, 0.0631, 0.0619, 0.0604, 0.0654, 0.0667, 0.0679),
     *(0.0701, 0.0671, 0.0682, 0.0695, 0.0701, 0.0689, 0.0695, 0.0696),

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import gymnasium as gym
 import numpy as np
@@ -12,7 +13,7 @@ from adsim.history import make_campaign
 from adsim.ledger import NetValueStatement
 from adsim.observation import AuctionView, PacingView
 from adsim.oracle import Oracle
-from adsim.types import Campaign, FloatArray
+from adsim.types import Campaign
 from adsim.world import World
 
 _FIRST = np.array([0])
@@ -52,7 +53,12 @@ class CampaignEnv(gym.Env[Any, np.ndarray]):
             raise ResetNeeded("step: call reset() before the first step()")
         if self.world.tick[0] >= self.world.num_ticks:
             raise ResetNeeded("step: the campaign is over, call reset()")
-        bids = self.view.bids(np.asarray(action)[None], np.array([True]))
+        action = np.asarray(action, dtype=np.float64)
+        if action.shape != self.action_space.shape:
+            raise ValueError(
+                f"action must have shape {self.action_space.shape}, got {action.shape}"
+            )
+        bids = self.view.bids(action[None], np.array([True]))
         self.view.before()
         outcome = self.world.play(bids, _FIRST)
         self.view.note(outcome, _FIRST)
@@ -88,6 +94,7 @@ class CampaignEnv(gym.Env[Any, np.ndarray]):
         arrays |= {f"view.{k}": v for k, v in self.view.get_state().items()}
         meta = {
             "format": _STATE_FORMAT,
+            "environment": type(self).__name__,
             "started": self._started,
             "np_random": self.np_random.bit_generator.state,
             "config": self.world.config.model_dump_json(),
@@ -103,6 +110,8 @@ class CampaignEnv(gym.Env[Any, np.ndarray]):
         meta = state["meta"]
         if meta.get("format") != _STATE_FORMAT:
             raise ValueError(f"state: format must be {_STATE_FORMAT}, got {meta.get('format')}")
+        if meta["environment"] != type(self).__name__:
+            raise ValueError(f"state: saved from a {meta['environment']}")
         if meta["config"] != self.world.config.model_dump_json():
             raise ValueError("state: saved from an environment of another configuration")
         arrays = {name: value for name, value in state.items() if name != "meta"}
@@ -129,11 +138,12 @@ class CampaignEnv(gym.Env[Any, np.ndarray]):
         Raises:
             ValueError: not a state file, or of another configuration.
         """
-        with np.load(path, allow_pickle=False) as file:
-            if "meta" not in file:
-                raise ValueError(f"{path}: not a saved environment (no meta entry)")
-            state: dict[str, Any] = {name: file[name] for name in file.files}
-        state["meta"] = json.loads(state["meta"].tobytes().decode())
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                state: dict[str, Any] = {name: file[name] for name in file.files}
+            state["meta"] = json.loads(state["meta"].tobytes().decode())
+        except (ValueError, KeyError, EOFError, AttributeError, BadZipFile) as error:
+            raise ValueError(f"{path}: not a saved environment") from error
         self.set_state(state)
 
     def render(self) -> Any:
@@ -157,7 +167,7 @@ def first_of(info: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict):
             single[name] = first_of(value)
         else:
-            single[name] = value[0] if value.dtype == object else value[0].item()
+            single[name] = value[0] if value.dtype.kind == "O" else value.item(0)
     return single
 
 

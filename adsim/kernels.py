@@ -216,10 +216,11 @@ def schedule(
             r, g, q, tables.list_price[item], when, amount, refund_at,
         )  # fmt: skip
         for k in range(n):
-            bought, kept = int(when[k] / tick_hours), amount[k]
+            # max: the quotient may round down to just below a tick boundary
+            bought, kept = max(int(when[k] / tick_hours), t), amount[k]
             push(pool, e, bought, when[k], PURCHASE, impression, k, amount[k], bought)
             if refund_at[k] < np.inf:
-                back, kept = int(refund_at[k] / tick_hours), 0.0
+                back, kept = max(int(refund_at[k] / tick_hours), bought), 0.0
                 push(pool, e, back, refund_at[k], REFUND, impression, k, amount[k], bought)
             totals[e, ACCRUED] += kept
 

@@ -16,6 +16,7 @@ COLUMNS = (
     *("purchases", "gmv", "refunds", "refunded", "matured_net_gmv"),
 )
 _BACK = np.array([1, 2, 3])
+_SIGN = np.array([0.0, 1.0, -1.0])  # of an event in net GMV, by EventKind
 COLUMN = {name: index for index, name in enumerate(COLUMNS)}
 
 
@@ -95,21 +96,23 @@ class Ledger:
                 world = seen.world[where]
                 counted[row] = np.bincount(world, minlength=num_worlds)
                 counted[row + 1] = np.bincount(world, seen.amount[where], minlength=num_worlds)
-            sign = np.array([0.0, 1.0, -1.0])[seen.kind]
             origin = np.minimum(seen.origin_tick, num_ticks)
-            np.add.at(self.net_by_tick, (seen.world, origin), sign * seen.amount)
+            np.add.at(self.net_by_tick, (seen.world, origin), _SIGN[seen.kind] * seen.amount)
+            self.seen_gmv += counted[1]
+            self.seen_refunded += counted[3]
         now = tick[worlds]
-        self.seen_gmv[worlds] += counted[1, worlds]
-        self.seen_refunded[worlds] += counted[3, worlds]
-        closed = now - self.refund_ticks
-        matured = np.where(closed >= 0, self.net_by_tick[worlds, np.maximum(closed, 0)], 0.0)
-        last = now == num_ticks - 1  # the queue is drained: nothing can change any more
-        matured = np.where(last, self.pending_net_gmv()[worlds], matured)
+        closed = now - self.refund_ticks  # negative: the first column, masked
+        matured = self.net_by_tick[worlds, np.maximum(closed, 0)] * (closed >= 0)
+        last = now == num_ticks - 1
+        if last.any():  # the queue is drained: nothing can change any more
+            matured = np.where(last, self.pending_net_gmv()[worlds], matured)
         self.matured_net_gmv[worlds] += matured
-        self.series[worlds, now, 0] = count[worlds]
-        self.series[worlds, now, 1:9] = totals[worlds]
-        self.series[worlds, now, 9:13] = counted[:, worlds].T
-        self.series[worlds, now, 13] = matured
+        rows = np.empty((worlds.size, len(COLUMNS)))
+        rows[:, 0] = count[worlds]
+        rows[:, 1:9] = totals[worlds]
+        rows[:, 9:13] = counted.T[worlds]
+        rows[:, 13] = matured
+        self.series[worlds, now] = rows
         return counted
 
     def recent(self, tick: IntArray) -> FloatArray:

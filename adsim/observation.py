@@ -4,7 +4,7 @@ A view never touches pending events or the truth: it reads the impressions of th
 platform's estimates, and the ledger of what has been seen.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -12,6 +12,13 @@ from numpy.typing import NDArray
 
 from adsim.kernels import CONTEXT, ITEM, PCTR, PCTR_STD, PCVR, PCVR_STD, TIME, VALUE
 from adsim.ledger import COLUMN
+from adsim.pacing_features import (
+    PACING_SIZE,
+    SIGNED,
+    PacingFeatures,
+    pacing_features,
+    won_summary,
+)
 from adsim.traffic import tick_hours_of_week
 from adsim.types import AuctionResult, BoolArray, Campaign, EventBatch, FloatArray, IntArray
 from adsim.world import TickOutcome, World
@@ -34,11 +41,11 @@ def reward_terms(world: World, outcome: TickOutcome | None) -> dict[str, FloatAr
     margin = world.config.campaign.margin
     if world.config.reward == "accrual":
         value = outcome.reward + outcome.spend
-        return {"purchases": value, "refunds": np.zeros_like(value), "spend": -outcome.spend}
+        return {"purchases": value, "refunds": np.zeros_like(value), "spend": 0.0 - outcome.spend}
     return {
         "purchases": margin * outcome.counted[1],
-        "refunds": -margin * outcome.counted[3],
-        "spend": -outcome.spend,
+        "refunds": 0.0 - margin * outcome.counted[3],  # 0.0 - x: nothing is 0.0, never -0.0
+        "spend": 0.0 - outcome.spend,
     }
 
 
@@ -110,7 +117,7 @@ class AuctionView:
         floats, ints = world.drawn.floats, world.drawn.ints
         features, scene = world.source.features(np.arange(world.num_worlds), world.drawn)
         mask = np.arange(world.num_slots) < world.drawn.filled[:, None]
-        last = world.ledger.recent(world.tick)[:, 0]
+        last = world.recent()[:, 0]
         return {
             "features": features,
             "scene": scene,
@@ -169,49 +176,6 @@ def empty_result(num_slots: int) -> AuctionResult:
     )
 
 
-class PacingFeatures(NamedTuple):
-    """Entries of the Pacing-v0 observation, in order; each within [-1, 1] or [0, 1]."""
-
-    time_left: FloatArray  # share of the ticks
-    budget_left: FloatArray  # share of the budget
-    spend_last: FloatArray  # last tick's spend against its traffic share of the budget, squashed
-    spend_last_3: FloatArray  # the same over three ticks
-    win_rate_last: FloatArray
-    win_rate_last_3: FloatArray
-    mean_value: FloatArray  # of this tick's impressions against the history's mean, squashed
-    mean_value_won: FloatArray  # of the impressions won last tick, squashed
-    price_q10: FloatArray  # of auctions won last tick against the history's mean value, squashed
-    price_q50: FloatArray
-    price_q90: FloatArray
-    clicks_last_3: FloatArray  # clicks per won impression against the history's pCTR, squashed
-    impressions: FloatArray  # of this tick, share of the slots
-    expected_traffic: FloatArray  # of this tick, share of the highest
-    hour_sin: FloatArray
-    hour_cos: FloatArray
-    week_sin: FloatArray
-    week_cos: FloatArray
-    pending_value: FloatArray  # margin x net GMV seen with open refund windows / budget, squashed
-    matured_value: FloatArray  # (margin x matured net GMV - spend) / budget, squashed
-    refund_share: FloatArray  # seen refunds / seen purchases, in money
-    last_action: FloatArray  # mean over the action's components
-
-
-PACING_SIZE = len(PacingFeatures._fields)
-
-
-_SIGNED = (
-    "hour_sin",
-    "hour_cos",
-    "week_sin",
-    "week_cos",
-    "pending_value",
-    "matured_value",
-    "last_action",
-)
-# Entries mapped by x / (1 + |x|), which keeps sign and order and is bounded by 1.
-_SQUASHED = np.array([2, 3, 6, 7, 8, 9, 10, 11, 18, 19])
-_QUANTILES = np.array([0.1, 0.5, 0.9])
-_SPEND, _WINS, _CLICKS = COLUMN["spend"], COLUMN["wins"], COLUMN["clicks"]
 _PACING_INFO = {
     name: COLUMN[name] for name in ("impressions", "wins", "clicks", "spend", "gmv", "refunded")
 }
@@ -234,7 +198,7 @@ class PacingView:
         self.world, self.campaign = world, campaign
         self.value_source = value_source
         self.size = world.source.num_scenes if per_scene else 1
-        low = np.array([-1.0 if name in _SIGNED else 0.0 for name in PacingFeatures._fields])
+        low = np.array([-1.0 if name in SIGNED else 0.0 for name in PacingFeatures._fields])
         self.observation_space = spaces.Box(
             low.astype(np.float32), np.float32(1.0), dtype=np.float32
         )
@@ -282,12 +246,12 @@ class PacingView:
             raise ValueError(
                 f"action must have shape {(world.num_worlds, self.size)}, got {action.shape}"
             )
-        checked = action[playing]
+        checked = action if playing.all() else action[playing]
         if not (checked.min() >= -1.0 and checked.max() <= 1.0):
             wrong = checked[~(np.abs(checked) <= 1.0)][0]
             raise ValueError(f"action must be in [-1, 1], got {wrong}")
         factor = world.config.campaign.max_multiplier**action
-        self.memory[playing, 4] = checked.mean(axis=1)
+        self.memory[playing, 4] = checked[:, 0] if self.size == 1 else checked.mean(axis=1)
         values = self.values()
         if self.size > 1:
             factor = np.take_along_axis(
@@ -313,48 +277,25 @@ class PacingView:
 
     def note(self, outcome: TickOutcome, worlds: IntArray) -> None:
         """Remembers price quantiles and mean value of what was won."""
-        wins = np.count_nonzero(outcome.won, axis=1)
-        prices = np.where(outcome.won, outcome.price, np.inf)
-        prices.sort(axis=1)
-        position = (wins[:, None] * _QUANTILES).astype(np.int64)
-        found = prices[np.arange(wins.size)[:, None], np.minimum(position, prices.shape[1] - 1)]
-        self.memory[worlds, 1:4] = np.where(wins[:, None] > 0, found, 0.0)[worlds]
-        value = np.einsum("em,em->e", self._played_values, outcome.won)
-        self.memory[worlds, 0] = (value / np.maximum(wins, 1))[worlds]
+        won_summary(worlds, outcome.won, outcome.price, self._played_values, self.memory)
 
     def observation(self) -> NDArray[np.float32]:
         """(E, PACING_SIZE) float32."""
-        world, ledger, tick = self.world, self.world.ledger, self.world.tick
-        budget, margin, scale = self.campaign.budget, self.campaign.margin, self._value_scale
-        recent = ledger.recent(tick)
-        last, three = recent[:, 0], recent.sum(axis=1)
-        now, left = np.minimum(tick, world.num_ticks - 1), world.budget_left[:, 0]
-        out = np.empty((tick.size, PACING_SIZE))
-        out[:, 0] = 1.0 - tick / world.num_ticks
-        out[:, 1] = left / budget
-        out[:, 2] = last[:, _SPEND] / self._plan[0, tick]
-        out[:, 3] = three[:, _SPEND] / self._plan[1, tick]
-        out[:, 4] = last[:, _WINS] / np.maximum(last[:, 0], 1.0)
-        out[:, 5] = three[:, _WINS] / np.maximum(three[:, 0], 1.0)
-        count = np.maximum(world.drawn.filled, 1)
-        out[:, 6] = self.values().sum(axis=1) / (count * scale)
-        out[:, 7:11] = self.memory[:, :4] / scale
-        out[:, 11] = three[:, _CLICKS] / (np.maximum(three[:, _WINS], 1.0) * self._ctr_scale)
-        out[:, 12] = world.drawn.filled / world.num_slots
-        out[:, 13] = self._traffic[now] * (tick < world.num_ticks)
-        out[:, 14:18] = self._waves[now]
-        out[:, 18] = (margin / budget) * ledger.pending_net_gmv()
-        out[:, 19] = (margin * ledger.matured_net_gmv - budget + left) / budget
-        out[:, 20] = ledger.seen_refunded / np.maximum(ledger.seen_gmv, 1e-12)
-        out[:, 21] = self.memory[:, 4]
-        out[:, _SQUASHED] /= 1.0 + np.abs(out[:, _SQUASHED])
-        np.maximum(out, self.observation_space.low, out=out)
-        return np.minimum(out, 1.0, out=out).astype(np.float32)
+        world, ledger = self.world, self.world.ledger
+        out = np.empty((world.num_worlds, PACING_SIZE), dtype=np.float32)
+        pacing_features(
+            *(world.tick, world.num_ticks, world.recent(), world.budget_left[:, 0]),
+            *(self.campaign.budget, self.campaign.margin, self._value_scale, self._ctr_scale),
+            *(self._plan, self._traffic, self._waves, world.drawn.filled, self.values()),
+            *(self.memory, ledger.seen_gmv, ledger.seen_refunded, ledger.matured_net_gmv),
+            out,
+        )
+        return out
 
     def info(self, outcome: TickOutcome | None, worlds: IntArray) -> dict[str, Any]:
         """Batched infos: fixed keys, arrays (E,)."""
         world = self.world
-        last = world.ledger.recent(world.tick)[:, 0]
+        last = world.recent()[:, 0]
         infos: dict[str, Any] = {name: last[:, column] for name, column in _PACING_INFO.items()}
         infos["net_value"] = world.ledger.net_value.copy()
         infos["reward_terms"] = reward_terms(world, outcome)

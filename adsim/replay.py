@@ -77,6 +77,9 @@ class ReplaySource:
     def reset(self, worlds: IntArray, seeds: NDArray[np.uint64]) -> None:
         """Nothing to draw: the log is given."""
 
+    def prepare(self, worlds: IntArray, tick: IntArray) -> None:
+        """Nothing to prepare."""
+
     def rows(self, world: int, tick: int) -> slice:
         """Rows of the log that are the impressions of a tick."""
         start = int(self._first[world]) + tick * self.num_slots

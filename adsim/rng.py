@@ -21,8 +21,8 @@ _U64 = np.uint64
 _M0, _M1 = _U64(0xD2E7470EE14C6C93), _U64(0xCA5A826395121157)
 _W0, _W1 = _U64(0x9E3779B97F4A7C15), _U64(0xBB67AE8584CAA73B)
 _ZERO = _U64(0)
-_SHIFT = _U64(11)
-_SCALE = 2.0**-53
+_SHIFT = _U64(12)
+_SCALE = 2.0**-52  # with one bit less than a float64 holds, the centre of every cell is exact
 
 
 class Stream(IntEnum):
@@ -69,7 +69,7 @@ def philox(seed, stream, counter, block):
 
 @njit(inline="always")
 def to_uniform(word):
-    """A uint64 word as a uniform in (0, 1): the centre of one of 2**53 cells."""
+    """A uint64 word as a uniform in (0, 1): the centre of one of 2**52 cells."""
     return (float(word >> _SHIFT) + 0.5) * _SCALE
 
 

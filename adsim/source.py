@@ -40,6 +40,10 @@ class Source(Protocol):
         """New episodes for the given worlds; `seeds` (E,)."""
         ...
 
+    def prepare(self, worlds: IntArray, tick: IntArray) -> None:
+        """Does what must not be done by several threads at once, before `draw`."""
+        ...
+
     def draw(self, worlds: IntArray, seeds: NDArray[np.uint64], tick: IntArray, out: Draw) -> None:
         """Fills the impressions of tick[e] of the given worlds."""
         ...
@@ -145,6 +149,10 @@ class SyntheticSource:
 
     def groups(self, worlds: IntArray, tick: IntArray) -> list[tuple[int, int, IntArray]]:
         """(structure, drift step, worlds) with equal tables; one group if all play in step."""
+        if worlds.size == 1:
+            world = int(worlds[0])
+            step = int(self.clocks[0].drift_step[tick[world]])
+            return [(int(self._of_world[world]), step, worlds)]
         steps = self.clocks[0].drift_step[tick[worlds]]
         structures = self._of_world[worlds]
         if steps.size and (steps == steps[0]).all() and (structures == structures[0]).all():
@@ -154,6 +162,13 @@ class SyntheticSource:
             (int(keys[0, g]), int(keys[1, g]), worlds[inverse.ravel() == g])
             for g in range(keys.shape[1])
         ]
+
+    def prepare(self, worlds: IntArray, tick: IntArray) -> None:
+        """Makes the tables of tick[e] before several threads read them."""
+        for s, step, _ in self.groups(worlds, tick):
+            self.structures[s].tables(step)
+            if self.config.market.kind == "population":
+                self.field(s, step)
 
     def draw(self, worlds: IntArray, seeds: NDArray[np.uint64], tick: IntArray, out: Draw) -> None:
         """Fills the impressions of tick[e] of the given worlds."""

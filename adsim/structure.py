@@ -29,6 +29,7 @@ HEADS = ("click", "conversion", "refund", "amount", "repurchase")
 LATENT_DIM = 8  # D, of the user x item x scene interaction
 NOISE_DIM = 3  # rivals' errors share this many user and this many context components
 _CALIBRATION_DRAWS = 20_000
+_NO_SPREAD = 1e-9  # a field with one value has no effect; its spread is rounding noise
 _CACHED_STEPS = 16  # drift steps whose tables are kept; about 2 MB each
 
 
@@ -221,7 +222,7 @@ class Structure:
             present = np.unique(where)
             values[present] -= (mass * values)[present].sum(axis=0)
             spread = np.sqrt((mass * values**2)[present].sum(axis=0))
-            values[present] /= np.where(spread > 0, spread, 1.0)
+            values[present] /= np.where(spread > _NO_SPREAD, spread, np.inf)
         value_field = np.repeat(np.arange(num_fields), sizes)
         scaled = np.sqrt(field_share)[value_field][:, None] * sd
         drift = self.config.drift.share
@@ -240,7 +241,7 @@ class Structure:
         latent = values[self.user_effects.rows[:, 1:]].sum(axis=1)
         latent -= np.average(latent, axis=0, weights=self.user_weights)
         spread = np.sqrt(np.average(latent**2, axis=0, weights=self.user_weights))
-        self.user_latent = latent / np.where(spread > 0, spread, 1.0)
+        self.user_latent = latent / np.where(spread > _NO_SPREAD, spread, np.inf)
         self.user_noise = rng.standard_normal((entities.num_users, NOISE_DIM))
         self.context_noise = rng.standard_normal((entities.num_contexts, NOISE_DIM))
         categories = self.config.market.population.categories
@@ -335,7 +336,7 @@ class Structure:
         latent = self.user_latent[user]
         z[:, 0] += (latent * weight[:, :LATENT_DIM]).sum(axis=1)
         z[:, 1] += (latent * weight[:, LATENT_DIM:]).sum(axis=1)
-        effects = config.effects
+        effects, purchase = config.effects, config.purchase
         intent = rng.standard_normal(n)
         bias = np.zeros(5)
         bias[0] = solve_bias(z[:, 0], config.click.ctr)
@@ -343,15 +344,24 @@ class Structure:
         conversion = z[:, 1] + effects.unseen_intent_conversion * intent
         bias[1] = solve_bias(conversion, config.conversion.cvr, clicks)
         buys = clicks * expit(conversion + bias[1])
-        p_convert = expit(z[:, 1] + bias[1])
-        refund = z[:, 2] + refund_curve(config, p_convert) + effects.unseen_intent_refund * intent
+        again = z[:, 4] + effects.unseen_intent_repurchase * intent
+        rate = purchase.repurchase_rate if purchase.max_purchases > 1 else 0.0
+        bias[4] = solve_bias(again, rate, buys) if rate > 0 else -np.inf
+        several = rng.random(n) < expit(again + bias[4])
+        at_list_price = ~several & (rng.random(n) < purchase.exact_share)
+        amount = np.where(at_list_price, 0.0, rng.standard_normal(n))
+        refund = z[:, 2] + refund_curve(config, self._p_convert(z[:, 1] + bias[1]))
+        refund += effects.unseen_intent_refund * intent + config.refund.amount_dependence * amount
         bias[2] = (
             solve_bias(refund, config.refund.rate, buys) if config.refund.rate > 0 else -np.inf
         )
-        again = z[:, 4] + effects.unseen_intent_repurchase * intent
-        rate = config.purchase.repurchase_rate
-        bias[4] = solve_bias(again, rate, buys) if rate > 0 else -np.inf
         return bias
+
+    def _p_convert(self, z: FloatArray) -> FloatArray:
+        """P(convert | click) with the unseen intent integrated out (Gauss-Hermite)."""
+        nodes, weights = np.polynomial.hermite_e.hermegauss(21)
+        loading = self.config.effects.unseen_intent_conversion
+        return expit(z[:, None] + loading * nodes) @ (weights / weights.sum())
 
 
 def refund_curve(config: WorldConfig, p_convert: FloatArray) -> FloatArray:

@@ -1,5 +1,6 @@
 """The clock of a campaign: expected traffic, hourly effects and shocks per tick, arrivals."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -64,13 +65,15 @@ def make_clock(config: WorldConfig, bias: FloatArray) -> Clock:
     starts = np.arange(time.num_ticks) * time.tick_hours
     hour = (tick_hours_of_week(config) % 24).astype(np.int64)
     offset = np.tile(bias, (time.num_ticks, 1))
-    cvr = np.array(config.conversion.hourly)
-    cvr = cvr * config.conversion.cvr / cvr.mean()
-    logit = np.log(cvr / (1 - cvr))
-    offset[:, 1] += (logit - logit.mean())[hour]
-    gmv = np.log(np.array(config.purchase.hourly))
-    offset[:, 3] += (gmv - np.log(np.mean(config.purchase.hourly)))[hour]
     traffic = _expected_traffic(config)
+    cvr = np.array(config.conversion.hourly) * (
+        config.conversion.cvr / np.mean(config.conversion.hourly)
+    )
+    logit = np.log(cvr / (1 - cvr))[hour]
+    gmv = np.array(config.purchase.hourly)[hour]
+    # Centred over the traffic, so that the configured means are those of the whole campaign.
+    offset[:, 1] += logit - np.average(logit, weights=traffic)
+    offset[:, 3] += np.log(gmv / np.average(gmv, weights=traffic))
     # One daily wave with its peak at 20 h. Free choice: no published figure.
     wave = np.cos((tick_hours_of_week(config) % 24 - 20.0) * (np.pi / 12))
     log_price = config.market.landscape.hour_amplitude * wave
@@ -91,14 +94,14 @@ def slots_per_tick(config: WorldConfig, expected: FloatArray) -> int:
         ValueError: a configured `traffic.slots_per_tick` is too small.
     """
     peak = float(expected.max())
-    needed = float(pdtrik(1 - 0.1 * OVERFLOW_PROBABILITY, peak))
+    needed = math.ceil(pdtrik(1 - OVERFLOW_PROBABILITY, peak))
     chosen = config.traffic.slots_per_tick
     if chosen is None:
-        return int(-(-needed // 64) * 64)
+        return -(-needed // 64) * 64
     if pdtrc(chosen, peak) >= OVERFLOW_PROBABILITY:
         raise ValueError(
             f"traffic.slots_per_tick = {chosen} is too small for a peak of {peak:.1f} expected "
-            f"impressions per tick: it must be >= {int(needed) + 1}"
+            f"impressions per tick: it must be >= {needed}"
         )
     return chosen
 

@@ -187,10 +187,13 @@ def blank(value: np.ndarray, mask: BoolArray) -> np.ndarray:
 
 def masked(infos: dict[str, Any], mask: BoolArray) -> dict[str, Any]:
     """Infos with masks, restricted to some sub-environments."""
+    return with_masks(without_masks(infos), mask)
+
+
+def without_masks(infos: dict[str, Any]) -> dict[str, Any]:
+    """Infos without their `_key` entries."""
     plain = {k: v for k, v in infos.items() if not k.startswith("_")}
-    return with_masks(
-        {k: masked(v, mask) if isinstance(v, dict) else v for k, v in plain.items()}, mask
-    )
+    return {k: without_masks(v) if isinstance(v, dict) else v for k, v in plain.items()}
 
 
 def choose(fresh: dict[str, Any], old: dict[str, Any], mask: BoolArray) -> dict[str, Any]:

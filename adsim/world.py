@@ -15,7 +15,18 @@ from numpy.typing import NDArray
 from adsim.clearing import clear_population
 from adsim.config import WorldConfig
 from adsim.feedback import FeedbackQueue, Released
-from adsim.kernels import ACCRUED, CONTEXT, ITEM, NUM_TOTALS, SPEND, TIME, USER, Draw, clear_prices
+from adsim.kernels import (
+    ACCRUED,
+    CONTEXT,
+    ITEM,
+    NUM_TOTALS,
+    SPEND,
+    TIME,
+    USER,
+    WINS,
+    Draw,
+    clear_prices,
+)
 from adsim.ledger import Ledger, NetValueStatement
 from adsim.log import EventLog
 from adsim.market import advertiser_budgets, check_slots, mechanism_code
@@ -32,6 +43,7 @@ class TickOutcome(NamedTuple):
     slot: NDArray[np.int8]  # (E, M)
     seen: Released  # events of all worlds, ordered by world
     counted: FloatArray  # (4, E) purchases, their amount, refunds, their amount
+    wins: FloatArray  # (E,)
     spend: FloatArray  # (E,)
     reward: FloatArray  # (E,)
     done: BoolArray  # (E,)
@@ -121,6 +133,7 @@ class World:
         if self._pool is None or worlds.size < 2:
             work(worlds)
             return
+        self.source.prepare(worlds, self.tick)  # tables are made here, then only read
         for future in [
             self._pool.submit(work, p) for p in np.array_split(worlds, self._num_threads)
         ]:
@@ -151,6 +164,7 @@ class World:
 
     def redraw(self, worlds: IntArray) -> None:
         """Replaces the impressions of the given worlds by those of their current tick."""
+        self._recent: FloatArray | None = None
         old, self.drawn = self.drawn, self.empty_draw()
         others = (
             np.setdiff1d(np.arange(self.num_worlds), worlds)
@@ -202,8 +216,23 @@ class World:
         done = self.tick >= self.num_ticks
         self.redraw(worlds)
         return TickOutcome(
-            won, price, clicked, slot, seen, counted, totals[:, SPEND].copy(), reward, done
+            won,
+            price,
+            clicked,
+            slot,
+            seen,
+            counted,
+            totals[:, WINS],
+            totals[:, SPEND],
+            reward,
+            done,
         )
+
+    def recent(self) -> FloatArray:
+        """(E, 3, columns) of the ledger for the last three played ticks, newest first."""
+        if self._recent is None:
+            self._recent = self.ledger.recent(self.tick)
+        return self._recent
 
     def _reward(self, counted: FloatArray, totals: FloatArray) -> FloatArray:
         """Cash basis: margin x (purchases - refunds seen) - spend. Accrual: all at once."""

@@ -1,12 +1,14 @@
 """From configuration to objects: worlds, environments, agents. The composition root."""
 
 import importlib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from adsim.config import WorldConfig
 from adsim.env import AuctionEnv, PacingEnv
+from adsim.kernels import draw
 from adsim.market import advertiser_budgets
 from adsim.replay import ReplaySource
 from adsim.source import SyntheticSource
@@ -25,6 +27,7 @@ def make_world(
     record_prices: bool = False,
 ) -> World:
     """A world with the source and the rivals that its market needs."""
+    announce_compilation()
     if config.market.kind == "replay":
         return World(config, num_worlds, source=ReplaySource(config, num_worlds))
     source = SyntheticSource(config, num_worlds)
@@ -37,6 +40,13 @@ def make_world(
         num_threads=num_threads,
         record_prices=record_prices,
     )
+
+
+def announce_compilation() -> None:
+    """Says on standard error, once per installation, why the first steps take long."""
+    cache = draw.stats.cache_path
+    if cache is not None and not any(Path(cache).glob("kernels.draw-*.nbi")):
+        print("adsim: compiling its numeric loops (about 10 s, once)", file=sys.stderr)
 
 
 def make_rivals(config: WorldConfig, source: SyntheticSource, num_worlds: int) -> ScriptedRivals:

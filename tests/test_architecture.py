@@ -44,6 +44,7 @@ ADSIM_ORDER = (
     "oracle",
     "history",
     "rendering",
+    "pacing_features",
     "observation",
     "env",
     "vector_env",
