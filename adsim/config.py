@@ -2,8 +2,11 @@
 
 Every number has its unit in the field's documentation. Figures marked (TESLA) and (READER) are
 the published facts of the CASCADE and TRACE logs that the defaults are calibrated to:
-TESLA, "Online continuous NetCVR prediction under cascaded delayed feedback" (WWW 2026), and
-READER, "Online delayed-feedback post-click GMV prediction" (WWW 2026).
+
+TESLA: M. Luo et al., "Modeling Cascaded Delay Feedback for Online Net Conversion Rate Prediction:
+    Benchmark, Insights and Solutions", WWW 2026, arXiv:2601.19965.
+READER: X. Li et al., "Delayed Feedback Modeling for Post-Click Gross Merchandise Volume Prediction:
+    Benchmark, Insights and Approaches", WWW 2026, arXiv:2601.20307.
 """
 
 from typing import Annotated, Literal, Self

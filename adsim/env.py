@@ -139,7 +139,7 @@ class CampaignEnv(gym.Env[Any, np.ndarray]):
             ValueError: not a state file, or of another configuration.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 state: dict[str, Any] = {name: file[name] for name in file.files}
             state["meta"] = json.loads(state["meta"].tobytes().decode())
         except (ValueError, KeyError, EOFError, AttributeError, BadZipFile) as error:

@@ -64,8 +64,8 @@ class Oracle:
         """The fractional knapsack on exact expectations at the episode's prices.
 
         Maximises expected net value under the budget, knowing every price in advance: the bound
-        of every campaign on this seed. In a population market the prices are those recorded in
-        the run so far (design section 4.1), with one slot only.
+        of every campaign on this seed. In a population market rivals react to the bids: the
+        prices are those recorded in the run so far, with one slot only.
 
         Raises:
             ValueError: population market without recorded prices, or with several slots.

@@ -111,7 +111,7 @@ def net_value(gmv: ArrayLike, refunds: ArrayLike, spend: ArrayLike, margin: floa
     """
     _check("margin", margin, 0, 1, open_low=True)
     net_gmv = float(_array("gmv", gmv).sum() - _array("refunds", refunds).sum())
-    return margin * net_gmv - float(_array("spend", spend).sum())  # design.md, section 2
+    return margin * net_gmv - float(_array("spend", spend).sum())
 
 
 def cost_per_action(spend: float, actions: float) -> float:
@@ -221,7 +221,7 @@ def expected_value(parts: ValueParts, margin: float) -> FloatArray:
         margin: Profit share of net GMV, in (0, 1].
     """
     ctr, cvr, refund_share, gmv = (np.asarray(part, dtype=np.float64) for part in parts)
-    return margin * ctr * cvr * (1 - refund_share) * gmv  # design.md, sections 2 and 5
+    return margin * ctr * cvr * (1 - refund_share) * gmv
 
 
 def regret_split(
@@ -302,7 +302,7 @@ def fractional_knapsack(value: ArrayLike, price: ArrayLike, budget: float) -> Kn
     v, w = values[wanted], prices[wanted]
     with np.errstate(over="ignore"):  # a price next to 0 ranks like a free one
         ratio = np.divide(v, w, out=np.full_like(v, _INF), where=w > 0)
-    # specs/denoise_bid.md, 4.1: buy in falling order of value per currency until B is spent
+    # fractional knapsack: buy in falling order of value per currency until B is spent
     order = np.argsort(-ratio, kind="stable")
     wanted, v, w, ratio = wanted[order], v[order], w[order], ratio[order]
     cost = np.cumsum(w)

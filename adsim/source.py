@@ -90,7 +90,7 @@ class Source(Protocol):
 
 
 class SyntheticSource:
-    """The generative model of design section 5.
+    """The generative model of docs/model.md.
 
     Args:
         config: the world.

@@ -12,7 +12,7 @@ from adsim.datasets.bat import read_traffic_share
 from adsim.rng import Stream, uniforms
 from adsim.types import FloatArray, IntArray
 
-OVERFLOW_PROBABILITY = 1e-6  # design: a tick overflows its slots with less than this probability
+OVERFLOW_PROBABILITY = 1e-6  # a tick overflows its slots with less than this probability
 
 
 class Clock(NamedTuple):

@@ -1,8 +1,10 @@
 """Dual pacing under a second constraint: an average CPC cap or a return-on-spend floor.
 
-Sources: the LP of adsim's specification of the baseline bidders, section 1.1, with the updates of
-section 4.3; the return-on-spend multiplier after Z. Feng, S. Padmanabhan, D. Wang, "Online Bidding
-Algorithms for Return-on-Spend Constrained Advertisers", WWW 2023.
+Sources: X. Yang et al., "Bid Optimization by Multivariable Control in Display Advertising", KDD
+2019, arXiv:1905.10928 (the linear programme with a budget and a CPC cap, and its bid); the updates
+of S. Balseiro, H. Lu, V. Mirrokni, Operations Research 71(1), 2023; the return-on-spend multiplier
+after Z. Feng, S. Padmanabhan, D. Wang, "Online Bidding Algorithms for Return-on-Spend Constrained
+Advertisers", WWW 2023, arXiv:2208.13713. Formulas: docs/agents.md, "Constrained pacing".
 
 Both constraints have the form sum x (w - credit) <= 0 with price w and a credit in currency:
 C per click for a CPC cap C, net GMV / R for a net return R. For the net objective sum x (v - w),
@@ -10,8 +12,8 @@ with lambda the dual of the budget and q that of the constraint, one buys where
 
     w < bid = (v + q credit) / (1 + lambda + q).
 
-Reconstruction: the papers maximise value (no 1 in the denominator, spec 1.1 eq. (1)); the objective
-v - w puts it there. As in `agents.pacing` duals move once per tick, towards re-solved targets:
+Reconstruction: the papers maximise value (no 1 in the denominator); the objective v - w puts it
+there. As in `agents.pacing` duals move once per tick, towards re-solved targets:
 an excess of cost over credit so far is made up for by the rest of the campaign.
 """
 
@@ -47,7 +49,7 @@ def constrained_bid(
         dual: lambda >= 0, of the budget.
         q: dual >= 0 of the constraint.
     """
-    # spec 1.1, eq. (1): bid = a (b + q C) / (p + q), with p = 1 + lambda (net objective)
+    # Yang et al. 2019: bid = ctr (cvr + q C) / (p + q), with p = 1 + lambda (net objective)
     return (value + q * credit) / (1.0 + dual + q)
 
 
@@ -151,7 +153,7 @@ class ConstrainedPacingAgent:
         # Reconstruction: the constraint may bind far below the budget, so that its gradient is
         # measured in the mean tick's turnover where that is less than the mean tick's budget.
         unit = min(self._meter.unit, max(self._turnover / self._ticks, TINY))
-        # spec 4.3: q <- [q + eta_q (z - C a x)]_+, with the excess so far re-solved
+        # Balseiro, Lu & Mirrokni 2023: q <- [q + eta_q (z - C a x)]_+, the excess so far re-solved
         slack = -(excess + self._excess * min(self._meter.share, 1.0)) / unit
         self._excess += excess
         self.q = float(mirror_step(self.q, self._noise[1].normalise(slack), self.step, self.mirror))

@@ -157,5 +157,5 @@ def spend_elasticity(
 
 
 def budget_rate(campaign: Campaign) -> float:
-    """Budget rate rho of spec section 4: budget per expected impression, currency."""
+    """Budget rate rho: budget per expected impression, currency."""
     return campaign.budget / float(np.sum(campaign.expected_traffic))

@@ -1,7 +1,7 @@
 """ORTB1 and ORTB2: optimal bids under a parametric win curve.
 
 Source: W. Zhang, S. Yuan, J. Wang, "Optimal Real-Time Bidding for Display Advertising", KDD 2014,
-as in spec 4.7. Derived for cost = bid, hence concave in the value; with second-price costs
+docs/agents.md, "ORTB". Derived for cost = bid, hence concave in the value; with second-price costs
 the optimum is linear. theta is the value here, so that lambda is dimensionless and lambda >= 1
 bids no more than pays (net value); `net = False` lets it fall below 1 (value maximisation).
 """
@@ -29,12 +29,12 @@ def ortb1_bid(theta: FloatArray, lam: float, c: float) -> FloatArray:
         lam: lambda > 0, value per currency.
         c: > 0, currency.
     """
-    return np.sqrt(c * theta / lam + c * c) - c  # Zhang, Yuan & Wang 2014; spec 4.7
+    return np.sqrt(c * theta / lam + c * c) - c  # Zhang, Yuan & Wang 2014
 
 
 def ortb2_bid(theta: FloatArray, lam: float, c: float) -> FloatArray:
     """Bids (M,) for the win curve b^2 / (c^2 + b^2); arguments as in `ortb1_bid`."""
-    # Zhang, Yuan & Wang 2014; spec 4.7: root of b^3 + 3 c^2 b - 2 c^2 theta / lambda = 0
+    # Zhang, Yuan & Wang 2014: root of b^3 + 3 c^2 b - 2 c^2 theta / lambda = 0
     root = np.cbrt((theta + np.sqrt(c * c * lam * lam + theta * theta)) / (c * lam))
     return c * (root - 1.0 / root)
 

@@ -1,12 +1,15 @@
 """Budget pacing: PID, adaptive pacing and dual mirror descent.
 
-Sources (numbers of adsim's specification of the baseline bidders):
+Sources:
 
-    4.2  S. Balseiro, Y. Gur, "Learning in Repeated Auctions with Budgets", Management Science
-         65(9), 2019, Section 3
-    4.3  S. Balseiro, H. Lu, V. Mirrokni, "The Best of Many Worlds: Dual Mirror Descent for Online
-         Allocation Problems", Operations Research 71(1), 2023
-    4.4  W. Zhang et al., "Feedback Control of Real-Time Display Advertising", WSDM 2016
+    adaptive  S. Balseiro, Y. Gur, "Learning in Repeated Auctions with Budgets: Regret Minimization
+              and Equilibrium", Management Science 65(9), 2019, Section 3
+    dual      S. Balseiro, H. Lu, V. Mirrokni, "The Best of Many Worlds: Dual Mirror Descent for
+              Online Allocation Problems", Operations Research 71(1), 2023, arXiv:2011.10124
+    PID       W. Zhang, Y. Rong, J. Wang, T. Zhu, X. Wang, "Feedback Control of Real-Time Display
+              Advertising", WSDM 2016, arXiv:1603.01055
+
+Formulas and deviations: docs/agents.md, "Budget pacing".
 
 The functions work on arrays of campaigns, so that one controlled campaign and 47 rivals are paced
 by the same code. Agents maximise net value: bid v / (1 + lambda), lambda >= 0.
@@ -89,9 +92,9 @@ def mirror_step(
     """
     move = np.minimum(np.maximum(-step * gradient, -MAX_STEP), MAX_STEP)
     if mirror == "euclidean":
-        return np.maximum(dual + move, 0.0)  # Balseiro, Lu & Mirrokni 2023; spec 4.3
+        return np.maximum(dual + move, 0.0)  # Balseiro, Lu & Mirrokni 2023
     if mirror == "entropy":
-        return dual * np.exp(move)  # Balseiro, Lu & Mirrokni 2023; spec 4.3
+        return dual * np.exp(move)  # Balseiro, Lu & Mirrokni 2023
     # Reconstruction: h' = log(1 + mu) + 1, so that the bid v / (1 + mu) moves multiplicatively
     return np.maximum((1.0 + dual) * np.exp(move) - 1.0, 0.0)
 
@@ -135,7 +138,7 @@ def pid_step(
     Returns:
         (phi, new integral term), both (..., A) in [MIN_LOG_MULTIPLIER, 0].
     """
-    # Zhang et al. 2016; spec 4.4: phi = lP e + lI sum e dt + lD de / dt, with dt = 1 tick
+    # Zhang et al. 2016: phi = lP e + lI sum e dt + lD de / dt, with dt = 1 tick
     move = np.minimum(np.maximum(gains.integral * error, -MAX_STEP), MAX_STEP)
     # Deviation: the integral is kept within the range of phi (anti-windup), phi <= 0 (net value)
     integral = np.minimum(np.maximum(integral + move, MIN_LOG_MULTIPLIER), 0.0)
@@ -190,7 +193,7 @@ class NoiseScale:
     """Size of the tick-to-tick noise of the gradients of one campaign.
 
     Mirror descent wants eta = D / (G sqrt(T)) with G the size of the gradients (Balseiro, Lu &
-    Mirrokni 2023; spec 4.3); ticks of one auction have G of 3 to 10 mean ticks, large ones < 1.
+    Mirrokni 2023); ticks of one auction have G of 3 to 10 mean ticks, large ones < 1.
     """
 
     def __init__(self) -> None:

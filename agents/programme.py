@@ -1,7 +1,7 @@
 """SS-MDP and RLB: dynamic programmes over auctions left and integer budget left.
 
 Source: H. Cai et al., "Real-Time Bidding by Reinforcement Learning in Display Advertising", WSDM
-2017 (spec 4.8), without discount and with clicks as the objective, as in the
+2017, arXiv:1701.02490; without discount and with clicks as the objective, as in the
 published iPinYou table (README of han-cai/rlb-dp). The boundary V(n, 0) = 0 for every n is that of
 the published implementation: without budget nothing more is counted, although a price of 0 could
 still be met.
@@ -84,7 +84,7 @@ def _value_function(pmf: bytes, theta: float, auctions: int, budget: int) -> Flo
         bid = best_actions(value, theta, max_bid)
         padded[max_bid:] = value
         np.cumsum(np.multiply(after, m, out=partial), axis=1, out=partial)
-        # Cai et al. 2017; spec 4.8: sum over won prices, else V(n - 1, b)
+        # Cai et al. 2017: sum over won prices, else V(n - 1, b)
         table[n] = theta * won[bid] + partial[states, bid] + (1.0 - won[bid]) * value
         table[n, 0] = 0.0
     table.flags.writeable = False
@@ -146,7 +146,7 @@ class RLBAgent:
         value = self._value[max(self._left, 1) - 1]
         highest = min(budget, self._max_bid)
         window = value[budget - highest : budget + 1]  # V(n - 1, b - a), a falling from highest
-        # Cai et al. 2017; spec 4.8: largest a with theta + V(n-1, b-a) - V(n-1, b) >= 0
+        # Cai et al. 2017: largest a with theta + V(n-1, b-a) - V(n-1, b) >= 0
         bid = highest - window.searchsorted(value[budget] - self.theta(obs))
         return finalise(bid, obs, self.campaign)
 

@@ -1,8 +1,7 @@
 """Agents with a constant rule: truthful, constant-linear and MCPC.
 
-Source: adsim's specification of the baseline bidders, section 4.1; MCPC and the linear rule of
-the iPinYou benchmark as in W. Zhang, S. Yuan, J. Wang, "Optimal Real-Time Bidding for Display
-Advertising", KDD 2014.
+Source: MCPC and the linear rule of the iPinYou benchmark as in W. Zhang, S. Yuan, J. Wang,
+"Optimal Real-Time Bidding for Display Advertising", KDD 2014; docs/agents.md, "Constant rules".
 """
 
 import math
@@ -59,7 +58,7 @@ class LinearAgent(BaseAgent):
         self._factor = self.multiplier
         if self.base_bid is not None:
             ctr = require_in_range("price_history.ctr", campaign.price_history.ctr, 0.0, 1.0)
-            self._factor = self.base_bid / ctr  # spec section 4.1: base_bid * pCTR / avg_pCTR
+            self._factor = self.base_bid / ctr  # bid = base_bid x pctr / average CTR
 
     def act(self, obs: dict[str, Any]) -> FloatArray:
         """Bids (M,), currency."""

@@ -9,6 +9,7 @@ import pandas as pd
 from adsim.env import AuctionEnv
 from adsim.kernels import PRICE, VALUE
 from adsim.ledger import COLUMNS, NetValueStatement
+from adsim.scores import is_quickspend, rmse_to_traffic
 from adsim.types import EventKind
 from scenarios.build import make_agent, make_world
 from scenarios.results import Tables
@@ -148,8 +149,12 @@ def _tables(
         "hindsight": bound,
         "share_of_hindsight": statement.expected_net_value / bound if bound > 0 else float("nan"),
     }
+    ticks = tick_table(env)
+    spend, traffic = ticks["spend"].to_numpy(), env.world.source.expected_traffic
+    row["pacing_rmse"] = rmse_to_traffic(spend, statement.budget, traffic / traffic.sum())
+    row["quickspend"] = is_quickspend(spend, statement.budget)
     parts = [pd.DataFrame([row])]
-    for table in (tick_table(env), event_table(env), auctions):
+    for table in (ticks, event_table(env), auctions):
         table.insert(0, "agent", agent)
         table.insert(1, "seed", seed)
         parts.append(table)

@@ -117,7 +117,7 @@ def test_traffic_share_truncated_gzip_raises(tmp_path: Path) -> None:
 @needs_data
 def test_real_traffic_share() -> None:
     share = bat.read_traffic_share(DATA, 645530)
-    # specs/denoise_bid.md, 3.1: Monday 03:00 = 0.000314, 11:00 = 0.011074
+    # the lines of this region: Monday 03:00 = 0.000314, 11:00 = 0.011074
     assert share[[3, 11]] == pytest.approx([0.000314, 0.011074], rel=1e-4)
     mean = bat.read_traffic_share(DATA)
     assert mean.shape == (168,)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from agents.hindsight import fractional_knapsack
+from adsim.scores import fractional_knapsack
 from agents.pacing import (
     AdaptivePacingAgent,
     DualPacingAgent,
@@ -111,7 +111,7 @@ def test_pacing_spends_the_budget_and_reaches_the_lp(market, agent_class, size, 
         best = fractional_knapsack(value, price, terms.budget)
         played = market.play(agent_class(), terms, value, price, size)
         assert 0.97 <= played.spent_share <= 1.0 + 1e-9
-        shares.append((value - price)[played.won].sum() / best.total_net)
+        shares.append((value - price)[played.won].sum() / best.net_value)
     assert min(shares) >= 0.99
 
 
@@ -121,7 +121,7 @@ def test_other_mirrors_pace_too(market, mirror):
     best = fractional_knapsack(value, price, terms.budget)
     played = market.play(DualPacingAgent(mirror=mirror), terms, value, price, 50)
     assert played.spent_share >= 0.97
-    assert (value - price)[played.won].sum() >= 0.99 * best.total_net
+    assert (value - price)[played.won].sum() >= 0.99 * best.net_value
 
 
 @pytest.mark.parametrize("agent_class", PACERS)
@@ -130,7 +130,7 @@ def test_pacing_without_history_finds_the_multiplier(market, agent_class):
     best = fractional_knapsack(value, price, terms.budget)
     played = market.play(agent_class(warm_start=False), terms, value, price, 10)
     assert played.spent_share >= 0.97
-    assert (value - price)[played.won].sum() >= 0.985 * best.total_net
+    assert (value - price)[played.won].sum() >= 0.985 * best.net_value
 
 
 @pytest.mark.parametrize("agent_class", PACERS)

@@ -1,0 +1,147 @@
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from scenarios.cli import app, parse_overrides, parse_seeds
+
+SMALL = (
+    *("--set", "time.num_ticks=12", "--set", "traffic.impressions_per_tick=40"),
+    *("--set", "entities.num_users=200", "--set", "entities.num_contexts=64"),
+)
+
+
+def adsim(*arguments):
+    """Runs the command line in this process: (exit status, standard output, standard error)."""
+    from typer.testing import CliRunner
+
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_seeds_are_ranges_and_lists():
+    assert parse_seeds("0-3") == [0, 1, 2, 3]
+    assert parse_seeds("7,1, 3-4,1") == [7, 1, 3, 4]
+    for wrong in ("", "a", "3-1", "-2", "1-", "1.5"):
+        with pytest.raises(ValueError, match="--seeds"):
+            parse_seeds(wrong)
+
+
+def test_overrides_are_pairs():
+    assert parse_overrides(["a.b=1", "c = x=y"]) == {"a.b": "1", "c": "x=y"}
+    with pytest.raises(ValueError, match="KEY=VALUE"):
+        parse_overrides(["a.b"])
+
+
+@pytest.mark.parametrize(
+    "command", [(), ("run",), ("replay", "ipinyou"), ("bench",), ("list",), ("show",), ("schema",)]
+)
+def test_every_command_has_help_with_an_example(command):
+    status, out, _ = adsim(*command, "--help")
+    assert status == 0
+    assert "Usage" in out
+    if command:
+        assert "Example: adsim" in out
+
+
+def test_run_writes_tables_figures_and_json(tmp_path):
+    status, out, _ = adsim(
+        *("run", "default", "--agent", "dual", "--agent", "value", "--seeds", "0,1"),
+        *(*SMALL, "--out", tmp_path, "--json"),
+    )
+    assert status == 0
+    rows = json.loads(out)["rows"]
+    assert [row["agent"] for row in rows] == ["dual", "value"]
+    assert {"expected_net_value", "ci_low", "diff_high", "share_of_hindsight"} <= set(rows[0])
+    folder = tmp_path / "default"
+    trials = pd.read_parquet(folder / "trials.parquet")
+    assert len(trials) == 4
+    description = json.loads((folder / "run.json").read_text())
+    assert description["seeds"] == [0, 1]
+    assert description["scenario"]["world"]["time"]["num_ticks"] == 12
+    for name in ("overview", "pacing", "net_value", "delays", "prices", "leaderboard"):
+        assert (folder / f"{name}.png").stat().st_size > 5_000
+
+
+def test_run_prints_a_table(tmp_path):
+    status, out, _ = adsim("run", *SMALL, "--seeds", "0", "--no-plots", "--out", tmp_path)
+    assert status == 0
+    for text in ("expected net value", "share of hindsight", "dual", "value", "net ROAS"):
+        assert text in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "nothing"), "does not exist"),
+        (("run", "--set", "market.reserves=1"), "unknown key"),
+        (("run", "--set", "click.ctr=2"), "less than 1"),
+        (("run", "--set", "oops"), "KEY=VALUE"),
+        (("run", "--seeds", "x"), "--seeds"),
+        (("run", "--agent", "nobody"), "agent 'nobody' does not exist"),
+        (("run", "--agent", "no_module:Thing"), "cannot be imported"),
+        (("show", "missing.toml"), "cannot be read"),
+        (("replay", "ipinyou", "--data", "/nowhere"), "/nowhere"),
+        (("bench", "nothing"), "does not exist"),
+        (("run", "--set", "traffic.slots_per_tick=3"), "slots_per_tick"),
+    ],
+)
+def test_user_errors_exit_with_2_and_one_line(arguments, message, tmp_path):
+    extra = ("--out", tmp_path) if arguments[0] == "run" else ()
+    status, _, err = adsim(*arguments, *extra)
+    assert status == 2
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_list_and_show_and_schema():
+    _, out, _ = adsim("list", "--json")
+    listed = json.loads(out)
+    assert {"default", "auctionnet"} <= {row["scenario"] for row in listed["rows"]}
+    assert "dual" in listed["agents"]
+    _, out, _ = adsim("show", "population", "--set", "market.population.n_advertisers=24")
+    assert json.loads(out)["world"]["market"]["population"]["n_advertisers"] == 24
+    _, out, _ = adsim("schema")
+    assert json.loads(out)["title"] == "Scenario"
+
+
+def test_import_and_make_load_nothing_heavy():
+    code = (
+        "import sys, adsim, gymnasium; "
+        "env = gymnasium.make('adsim/Pacing-v0'); env.reset(seed=0); "
+        "heavy = {'torch', 'pandas', 'matplotlib', 'scipy.stats', 'pyarrow', 'rich'}; "
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_interrupted_run_keeps_the_finished_campaigns(tmp_path, monkeypatch):
+    from scenarios import commands
+
+    complete = commands.run
+
+    def interrupted(*arguments, **options):
+        for number, part in enumerate(complete(*arguments, **options)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield part
+
+    monkeypatch.setattr(commands, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        commands.run_command(
+            *(
+                "default",
+                ["value", "dual"],
+                [0, 1],
+                dict(zip(("time.num_ticks",), (4,), strict=True)),
+            ),
+            *(tmp_path,),
+            as_json=False,
+            plots=False,
+        )
+    assert len(pd.read_parquet(tmp_path / "default" / "trials.parquet")) == 2
