@@ -15,7 +15,7 @@ from adsim import kernels
 from adsim.env import AuctionEnv, CampaignEnv
 from adsim.feedback import push
 from adsim.replay import ReplaySource
-from adsim.rng import generator
+from adsim.rng import ID_STRIDE, generator
 from adsim.types import EventKind, Impressions, IntArray, Target, Window
 from adsim.world import World
 
@@ -116,7 +116,7 @@ class _OtherFuture:
             return
         rng, (click, price, theta) = self._rng, (column.copy() for column in self._log)
         hidden, unseen = (self._source.rows(0, tick + ahead).start for ahead in (1, 2))
-        click[hidden:] = ~click[hidden:]
+        click[hidden:] = np.logical_not(click[hidden:])
         price[hidden:] += rng.integers(1, 100, price[hidden:].size)
         theta[unseen:] = rng.random(theta[unseen:].size)  # those of the next tick are shown
         self._source.log = self._log._replace(click=click, price=price, theta=theta)
@@ -158,7 +158,7 @@ def rewrite_future(world: World, tick: int, rng: np.random.Generator) -> int:
     world_0, first, end = (np.array([bucket]) for bucket in (0, tick + 1, last))
     pending = queue.release(world_0, first, end, np.zeros((3, 0), np.int64), np.zeros(0))
     kept = rng.permutation(pending.click_id[rng.random(pending.click_id.size) >= _DROPPED])
-    invented = rng.integers(0, last * world.num_slots, 1 + kept.size // 2)
+    invented = rng.integers(0, last * ID_STRIDE, 1 + kept.size // 2)
     queue.reserve(kept.size + invented.size)
     for click in [*kept.tolist(), *invented.tolist()]:
         due, kind = int(rng.integers(tick + 1, last + 1)), int(rng.choice(_DELAYED))
@@ -324,7 +324,7 @@ def collect_windows(env: AuctionEnv, *, seed: int = 0) -> list[tuple[Impressions
     (obs, _), over, out = env.reset(seed=seed), False, []
     while not over:
         tick = int(env.world.tick[0])
-        ids = np.arange(tick * obs["mask"].size, (tick + 1) * obs["mask"].size)
+        ids = tick * ID_STRIDE + np.arange(obs["mask"].size)
         shown = Impressions(ids, *(obs[n] for n in ("time_hours", "features", "scene", "mask")))
         obs, _, over, _, info = env.step(default_action(env, obs, rng))
         won, events = info["result"].won, info["feedback"]

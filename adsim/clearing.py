@@ -25,7 +25,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from adsim.kernels import CLICKS, CONTEXT, ITEM, P_CLICK, PCTR, PRICE, SPEND, USER, WINS
-from adsim.rng import philox, to_uniform
+from adsim.rng import ID_STRIDE, philox, to_uniform
 
 FIRST_PRICE, GSP, VCG = 0, 1, 2
 MAX_SLOTS = 8
@@ -61,7 +61,7 @@ def exp32(x):
     return p
 
 
-@njit(inline="always")
+@njit
 def payment(mechanism, scores, reserve, exposure, j):
     """Score due for slot j when seen; `scores` are ranked, padded with 0, longer than the slots."""
     if mechanism == FIRST_PRICE:
@@ -75,7 +75,7 @@ def payment(mechanism, scores, reserve, exposure, j):
     return due / exposure[j]
 
 
-@njit(inline="always")
+@njit
 def insert_top(score, bidder, scores, bidders, size):
     """Keeps the `size` highest scores in order; earlier bidders win ties."""
     j = size - 1
@@ -92,7 +92,8 @@ def allocate(scores_in, reserve, exposure, mechanism, scores, bidders, due):
     Returns the number of slots taken.
     """
     size = exposure.size + 1
-    scores[:size], bidders[:size] = 0.0, -1
+    for j in range(size):
+        scores[j], bidders[j] = 0.0, -1
     for a in range(scores_in.size):
         if scores_in[a] > scores[size - 1] and scores_in[a] >= reserve:
             insert_top(scores_in[a], a, scores, bidders, size)
@@ -136,7 +137,7 @@ def rival_scores_of(
             scores[a] = min(bid * p, limit[a])
 
 
-@njit(inline="always")
+@njit
 def is_seen(seed, impression, exposure, j):
     """Whether the ad in slot j of an impression is seen; word j % 4 of block j // 4."""
     if exposure >= 1.0:
@@ -168,7 +169,7 @@ def clear_population(
     positions = field.base.shape[0]
     for e in worlds:
         t = tick[e]
-        first = np.uint64(t * bids.shape[1])
+        first = np.uint64(t * ID_STRIDE)
         for a in range(num_ads):
             limit[a] = np.float32(budget_left[e, a])
         for i in range(count[e]):
@@ -185,7 +186,8 @@ def clear_population(
             scores_in[0] = 0.0
             if record:
                 allocate(scores_in, reserve, exposure, GSP, scores, bidders, due)
-                rival_scores[e, i, :slots] = scores[:slots]
+                for j in range(slots):
+                    rival_scores[e, i, j] = scores[j]
             own, own_pctr = min(bids[e, i], budget_left[e, 0]), floats[PCTR, e, i]
             scores_in[0] = own * own_pctr if per_click else own
             taken = allocate(scores_in, reserve, exposure, mechanism, scores, bidders, due)

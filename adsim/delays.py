@@ -55,7 +55,7 @@ def inverse_cdf(law: DelayLaw, u: FloatArray, exponent: FloatArray | float = 1.0
     return np.where(level <= law.shares[0], law.times[0] * level / law.shares[0], rest)
 
 
-@njit(inline="always")
+@njit
 def quantile(times, shares, level):
     """F^-1(level) for one level in (0, 1)."""
     if level <= shares[0]:

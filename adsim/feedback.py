@@ -43,7 +43,7 @@ class Released(NamedTuple):
     origin_tick: IntArray  # tick of the purchase (of the click, for a click)
 
 
-@njit(inline="always")
+@njit
 def push(pool, world, tick, time, kind, click_id, order, amount, origin_tick):
     """Adds one event; the caller has reserved the space."""
     cell = pool.meta[FREE]

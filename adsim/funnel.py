@@ -114,13 +114,13 @@ def make_funnel(config: WorldConfig) -> Law:
     )
 
 
-@njit(inline="always")
+@njit
 def sigmoid(z):
     """1 / (1 + exp(-z)); exp may overflow to infinity, which gives 0."""
     return 1.0 / (1.0 + np.exp(-z))
 
 
-@njit(inline="always")
+@njit
 def lookup(table, z):
     """Linear interpolation of a table on the logit grid (relative error below 3.1e-5)."""
     x = (z - _GRID_MIN) * _GRID_STEPS
@@ -129,7 +129,7 @@ def lookup(table, z):
     return table[j] + (x - j) * (table[j + 1] - table[j])
 
 
-@njit(inline="always")
+@njit
 def refund_logit(law, r, p_convert):
     """z_r = r + curve(P(convert))."""
     at, curve = law.curve_at, law.curve
@@ -142,13 +142,13 @@ def refund_logit(law, r, p_convert):
     return r + curve[at.size - 1]
 
 
-@njit(inline="always")
+@njit
 def delay_exponent(dependence, z, reference):
     """Exponent of the delay law of an impression with logit z."""
     return np.exp(dependence * min(max(z - reference, -_MAX_SHIFT), _MAX_SHIFT))
 
 
-@njit(inline="always")
+@njit
 def tilted_refund(law, z, shift):
     """E_x[sigmoid(z + s (x + shift))]: with shift = sd, the refund rate weighted by amount.
 
@@ -195,7 +195,7 @@ def expectation(law, z_v, r, g, q):
     return p_convert, refunded / conversion, gmv, net
 
 
-@njit(inline="always")
+@njit
 def click_outcome(law, seed, impression, time, z_v, r, g, q, list_price, when, amount, refund_at):
     """Purchases of one click, a pure function of the impression's uniforms.
 

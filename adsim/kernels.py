@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from adsim.feedback import PURCHASE, REFUND, push
 from adsim.funnel import click_outcome, expectation, lookup, sigmoid
-from adsim.rng import normal_ppf, philox, to_uniform
+from adsim.rng import ID_STRIDE, normal_ppf, philox, to_uniform
 from adsim.structure import Alias
 from adsim.types import FloatArray, IntArray
 
@@ -54,7 +54,7 @@ class Noise(NamedTuple):
     high_share: float
 
 
-@njit(inline="always")
+@njit
 def alias_draw(accept, other, word):
     """An index from one word: the high half picks the cell, the low half accepts it."""
     index = ((word >> _HIGH) * np.uint64(accept.size)) >> _HIGH
@@ -75,7 +75,7 @@ def draw(
     noisy = noise.ctr_sd > 0.0 or noise.cvr_sd > 0.0
     for e in worlds:
         t, n, seed = tick[e], count[e], seeds[e]
-        first = t * floats.shape[2]
+        first = t * ID_STRIDE
         shift_click, shift_convert = offset[t, 0], offset[t, 1]
         for i in range(n):
             impression = np.uint64(first + i)
@@ -139,7 +139,7 @@ def clear_prices(
     `price` arrives filled with infinity, the other outputs with False, -1 and 0.
     """
     for e in worlds:
-        first = np.uint64(tick[e] * bids.shape[1])
+        first = np.uint64(tick[e] * ID_STRIDE)
         left = budget_left[e]
         for i in range(count[e]):
             pctr = floats[PCTR, e, i] if per_click else 1.0
@@ -169,7 +169,7 @@ def clear_prices(
         budget_left[e] = left
 
 
-@njit(inline="always")
+@njit
 def _responses(tables, offset, t, user, context, item):
     """Refund, log-amount and repurchase responses of an impression."""
     u, c, a = tables.user[user], tables.context[context], tables.item[item]
@@ -209,7 +209,7 @@ def schedule(
     for row in range(clicks.shape[0]):
         e, i = clicks[row]
         t = tick[e]
-        item, impression = ints[ITEM, e, i], t * floats.shape[2] + i
+        item, impression = ints[ITEM, e, i], t * ID_STRIDE + i
         r, g, q = _responses(tables, offset, t, ints[USER, e, i], ints[CONTEXT, e, i], item)
         n = click_outcome(
             law, seeds[e], np.uint64(impression), floats[TIME, e, i], floats[Z_CONVERT, e, i],

@@ -24,6 +24,7 @@ from adsim.types import AuctionResult, BoolArray, Campaign, EventBatch, FloatArr
 from adsim.world import TickOutcome, World
 
 MAX_MONEY = 1e12  # finite upper bound of money in observation spaces, currency
+_SHOWN_ROWS = [TIME, PCTR, PCTR_STD, PCVR, PCVR_STD]
 _LAST = {
     "last_spend": [COLUMN["spend"]],
     "last_wins": [COLUMN["wins"]],
@@ -114,7 +115,8 @@ class AuctionView:
     def observation(self) -> dict[str, Any]:
         """Dict of arrays with a leading axis E."""
         world = self.world
-        floats, ints = world.drawn.floats, world.drawn.ints
+        # A copy: the block also holds what a bidder must not see, or change.
+        shown = world.drawn.floats[_SHOWN_ROWS]
         features, scene = world.source.features(np.arange(world.num_worlds), world.drawn)
         mask = np.arange(world.num_slots) < world.drawn.filled[:, None]
         last = world.recent()[:, 0]
@@ -122,12 +124,12 @@ class AuctionView:
             "features": features,
             "scene": scene,
             "mask": mask.astype(np.int8),
-            "time_hours": floats[TIME],
-            "pctr": floats[PCTR],
-            "pctr_std": floats[PCTR_STD],
-            "pcvr": floats[PCVR],
-            "pcvr_std": floats[PCVR_STD],
-            "list_price": world.source.list_prices(ints[ITEM]) * mask,
+            "time_hours": shown[0],
+            "pctr": shown[1],
+            "pctr_std": shown[2],
+            "pcvr": shown[3],
+            "pcvr_std": shown[4],
+            "list_price": world.source.list_prices(world.drawn.ints[ITEM]) * mask,
             "tick_fraction": (world.tick / world.num_ticks)[:, None],
             "budget_left": world.budget_left[:, :1].copy(),
             **{name: last[:, column] for name, column in _LAST.items()},

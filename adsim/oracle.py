@@ -97,18 +97,16 @@ class Oracle:
         return self._solve(np.concatenate(values), np.concatenate(prices))
 
     def _recorded_bound(self) -> Knapsack:
-        world, rows = self._world, np.array([self._index])
-        if not world.recorded:
-            raise ValueError("hindsight in a population market needs record_prices=True")
+        world, recorded = self._world, self._world.recorded[self._index]
         if len(world.config.market.exposure) > 1:
             raise ValueError("hindsight in a population market is defined for one slot only")
-        values, prices = [], []
-        for tick, drawn, scores in world.recorded:
-            n = int(drawn.filled[self._index])
-            truth = world.source.truth(rows, tick, drawn)[:, self._index, :n]
-            values.append(truth[0] * truth[4])
-            prices.append(scores[self._index, :n, 0])
-        return self._solve(np.concatenate(values), np.concatenate(prices))
+        if not recorded.price or len(recorded.price) < world.tick[self._index]:
+            raise ValueError(
+                "hindsight in a population market needs the prices of every tick so far: "
+                "build the world with record_prices=True"
+            )
+        prices = np.concatenate(recorded.price)[:, 0]
+        return self._solve(np.concatenate(recorded.net_gmv), prices)
 
     def _solve(self, net_gmv: FloatArray, prices: FloatArray) -> Knapsack:
         """Values and prices per auction, scaled by the probability that the ad is seen."""

@@ -57,10 +57,25 @@ SIGNED = (
 )
 
 
-@njit(inline="always")
+@njit
 def squash(x):
     """X / (1 + |x|): keeps sign and order, bounded by 1."""
     return x / (1.0 + abs(x))
+
+
+@njit
+def shell_sort(values, n):
+    """Sorts values[:n] in place (numba's np.sort alone takes two seconds to compile).
+
+    Gaps: Ciura, "Best increments for the average case of Shellsort" (FCT 2001), extended by 2.25.
+    """
+    for gap in (45_000, 20_000, 8_900, 3_937, 1_750, 701, 301, 132, 57, 23, 10, 4, 1):
+        for i in range(gap, n):
+            value, j = values[i], i
+            while j >= gap and values[j - gap] > value:
+                values[j] = values[j - gap]
+                j -= gap
+            values[j] = value
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -78,9 +93,9 @@ def won_summary(worlds, won, price, value, memory):
                 total += value[e, i]
                 n += 1
         memory[e, 0] = total / max(n, 1)
-        prices = np.sort(buffer[:n])
+        shell_sort(buffer, n)
         for k in range(3):
-            memory[e, 1 + k] = prices[int(_QUANTILES[k] * n)] if n else 0.0
+            memory[e, 1 + k] = buffer[int(_QUANTILES[k] * n)] if n else 0.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -28,6 +28,7 @@ from adsim.kernels import (
     VALUE,
     Draw,
 )
+from adsim.rng import ID_STRIDE
 from adsim.types import BoolArray, EventKind, FloatArray, IntArray, PriceHistory
 
 
@@ -128,7 +129,7 @@ class ReplaySource:
         value = self.config.market.replay.click_value
         for e, i in clicks:
             t, time = int(tick[e]), float(drawn.floats[TIME, e, i])
-            click_id = t * self.num_slots + int(i)
+            click_id = t * ID_STRIDE + int(i)
             push.py_func(pool, e, t, time, int(EventKind.PURCHASE), click_id, 0, value, t)
             totals[e, ACCRUED] += value
 

@@ -25,6 +25,10 @@ _SHIFT = _U64(12)
 _SCALE = 2.0**-52  # with one bit less than a float64 holds, the centre of every cell is exact
 
 
+# Impression i of tick t has the id t * ID_STRIDE + i, whatever the number of slots.
+ID_STRIDE = 2**24
+
+
 class Stream(IntEnum):
     """Named streams; the words of their blocks are listed where they are drawn."""
 
@@ -36,7 +40,7 @@ class Stream(IntEnum):
     RIVAL_CLICK = 6  # clicks of other advertisers, if they pay per click
     STRUCTURE = 7  # entities and hidden effects (numpy generator)
     DRIFT = 8  # innovations of the hidden effects (id = field value, block = step)
-    HISTORY = 9  # turns an episode seed into the seed of the traffic before the campaign
+    HISTORY = 9  # turns the structure seed into the episode seed of the price history
     WORLD_STRUCTURE = 10  # structure seed of an episode with randomize_structure
 
 
@@ -52,7 +56,7 @@ def _mulhi(typingctx, a, b):
     return types.uint64(types.uint64, types.uint64), codegen
 
 
-@njit(inline="always")
+@njit
 def philox(seed, stream, counter, block):
     """Four uint64 words of block `block` of `counter` (all arguments uint64)."""
     c0, c1, c2, c3 = counter, block, _ZERO, _ZERO
@@ -67,7 +71,7 @@ def philox(seed, stream, counter, block):
     return c0, c1, c2, c3
 
 
-@njit(inline="always")
+@njit
 def to_uniform(word):
     """A uint64 word as a uniform in (0, 1): the centre of one of 2**52 cells."""
     return (float(word >> _SHIFT) + 0.5) * _SCALE
@@ -111,7 +115,7 @@ def generator(seed: int, stream: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.array([seed, stream], dtype=np.uint64)))
 
 
-@njit(inline="always")
+@njit
 def normal_ppf(p):
     """Standard normal quantile, relative error about 1e-16 (Wichura 1988, AS 241, PPND16)."""
     q = p - 0.5

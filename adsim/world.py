@@ -30,6 +30,7 @@ from adsim.kernels import (
 from adsim.ledger import Ledger, NetValueStatement
 from adsim.log import EventLog
 from adsim.market import advertiser_budgets, check_slots, mechanism_code
+from adsim.rng import ID_STRIDE
 from adsim.source import Source, SyntheticSource
 from adsim.types import BoolArray, EventBatch, FloatArray, IntArray, Rivals
 
@@ -58,6 +59,13 @@ class TickOutcome(NamedTuple):
             *(seen.time_hours[part], seen.kind[part], seen.click_id[part]),
             *(seen.order_id[part], seen.amount[part]),
         )
+
+
+class Recorded(NamedTuple):
+    """What the hindsight bound of a population market needs; one array per played tick."""
+
+    net_gmv: list[FloatArray]  # (n,) expected net GMV of each impression if shown, currency
+    price: list[FloatArray]  # (n, S) highest rival scores of its auction, currency
 
 
 class World:
@@ -110,7 +118,7 @@ class World:
         self.budget_left = np.tile(self._budgets, (num_worlds, 1))
         self.drawn = self.empty_draw()
         self.record_prices = record_prices
-        self.recorded: list[tuple[IntArray, Draw, FloatArray]] = []
+        self.recorded = [Recorded([], []) for _ in range(num_worlds)]
         self._num_threads = num_threads
         self._start_threads()
 
@@ -159,7 +167,8 @@ class World:
                 self.budget_left[world] = advertiser_budgets(self.config, structure)
         if self.rivals is not None:
             self.rivals.reset(worlds)
-        self.recorded = []
+        for world in worlds:
+            self.recorded[world] = Recorded([], [])
         self.redraw(worlds)
 
     def redraw(self, worlds: IntArray) -> None:
@@ -202,7 +211,7 @@ class World:
         self._share(auction, worlds)
         if self.rivals is not None:
             self.rivals.observe(self.tick, before - self.budget_left)
-        click_rows = np.argwhere(clicked)
+        click_rows = np.ascontiguousarray(np.argwhere(clicked))
         if click_rows.size:
             self.queue.reserve(click_rows.shape[0] * self.source.max_events_per_click)
             self.source.schedule(
@@ -272,7 +281,11 @@ class World:
                 *outputs,
             )
         if self.record_prices:
-            self.recorded.append((self.tick.copy(), self.drawn, scores))
+            truth = source.truth(worlds, self.tick, self.drawn)
+            for world in worlds:
+                n = int(self.drawn.filled[world])
+                self.recorded[world].net_gmv.append(truth[0, world, :n] * truth[4, world, :n])
+                self.recorded[world].price.append(scores[world, :n].copy())
 
     def _release(self, worlds: IntArray, click_rows: IntArray) -> Released:
         """Takes from the queue what became observable in the tick, and logs it."""
@@ -280,7 +293,7 @@ class World:
         last = np.where(first == self.num_ticks - 1, self.num_ticks, first)
         world, slot = click_rows[:, 0], click_rows[:, 1]
         tick = self.tick[world]
-        click_id = tick * self.num_slots + slot
+        click_id = tick * ID_STRIDE + slot
         time = self.drawn.floats[TIME, world, slot]
         seen = self.queue.release(worlds, first, last, np.stack([world, click_id, tick]), time)
         if world.size:
@@ -342,6 +355,10 @@ class World:
             parts["source"] = self.source
         for prefix, part in parts.items():
             state |= {f"{prefix}.{name}": array for name, array in part.get_state().items()}
+        for name in Recorded._fields if self.record_prices else ():
+            for world, recorded in enumerate(self.recorded):
+                for tick, array in enumerate(getattr(recorded, name)):
+                    state[f"recorded.{name}.{world}.{tick}"] = array.copy()
         return state
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
@@ -358,6 +375,15 @@ class World:
                 if k.startswith(f"{prefix}.")
             }
 
+        recorded = part("recorded")
+        for world in worlds:
+            ticks = range(sum(key.startswith(f"price.{world}.") for key in recorded))
+            self.recorded[world] = Recorded(
+                *(
+                    [recorded[f"{name}.{world}.{tick}"] for tick in ticks]
+                    for name in Recorded._fields
+                )
+            )
         self.ledger.set_state(part("ledger"))
         self.queue.set_state(part("queue"))
         self.log.set_state(part("log"))

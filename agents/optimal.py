@@ -79,6 +79,8 @@ class _OptimalRule:
     def bid(self, campaign: Campaign, obs: dict[str, Any]) -> FloatArray:
         """Bids (M,), currency per impression."""
         if self.c is None:
+            if not np.any(obs["mask"]):  # nothing to bid on, nor to tune on
+                return np.zeros(np.shape(obs["mask"]))
             self._tune(campaign, landscape(campaign, obs))
         assert self.c is not None
         theta = np.maximum(impression_value(obs, campaign.margin), 0.0)

@@ -63,6 +63,8 @@ class LinearAgent(BaseAgent):
     def act(self, obs: dict[str, Any]) -> FloatArray:
         """Bids (M,), currency."""
         if self._factor is None:
+            if not np.any(obs["mask"]):  # nothing to bid on, nor to tune on
+                return np.zeros(np.shape(obs["mask"]))
             self._factor = self._tuned(obs)
         if self.base_bid is not None:
             weight = np.asarray(obs["pctr"], np.float64)

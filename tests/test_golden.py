@@ -17,8 +17,8 @@ import adsim  # noqa: F401 - registers the environments
 
 # sha256 of what a rollout returned, floats rounded to 9 significant digits (float32: to 5).
 GOLDEN = {
-    "adsim/Auction-v0": "",
-    "adsim/Pacing-v0": "",
+    "adsim/Auction-v0": "6c3564b088df8f85f53a41c829c94264136368a31c7012f8956268414d8c2323",
+    "adsim/Pacing-v0": "a780653c155c5dde3618e900029b5f95a9549a7a10ba908293ce33b7f3d243c6",
 }
 HELP = (
     "{id} gives other results than before: if that is meant, bump the environment's version "
@@ -36,7 +36,7 @@ OVERRIDES = {
     "entities.num_contexts": 128,
     "click.ctr": 0.2,
     "conversion.cvr": 0.3,
-    "campaign.budget": 300.0,
+    "campaign.budget": 900.0,
     "campaign.history_auctions": 500,
     "market.landscape.median": 0.5,
     "market.landscape.second_share": 0.2,

@@ -21,7 +21,7 @@ from adsim.kernels import (
     WINS,
     Draw,
 )
-from adsim.rng import Stream, uniforms
+from adsim.rng import ID_STRIDE, Stream, uniforms
 from adsim.source import SyntheticSource
 
 MECHANISMS = {"first_price": FIRST_PRICE, "gsp": GSP, "vcg": VCG}
@@ -285,7 +285,7 @@ class Case:
         ]
         if market.reveal == "all" and ranked:
             out["price"][e, i] = due[0] / (pctr if self.per_click else 1.0)
-        ids = np.array([int(self.tick[e]) * self.bids.shape[1] + i])
+        ids = np.array([int(self.tick[e]) * ID_STRIDE + i])
         draw = lambda stream, block=0: uniforms(int(self.seeds[e]), stream, ids, block)[0]  # noqa: E731
         for j, a in enumerate(ranked[:slots]):
             out["slot"][e, i] = j if a == 0 else out["slot"][e, i]

@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 import warnings
+from functools import cache
 
 import gymnasium as gym
 import numpy as np
@@ -13,7 +14,7 @@ from gymnasium.utils.env_checker import check_env
 
 from adsim.checks import find_difference
 from adsim.env import AuctionEnv
-from adsim.rng import generator
+from adsim.rng import ID_STRIDE, generator
 from adsim.types import EventKind
 from scenarios.build import make_world
 
@@ -56,6 +57,9 @@ def make(env_id=IDS[0], variant="landscape", **options):
     return gym.make(env_id, overrides=overrides, disable_env_checker=True, **options).unwrapped
 
 
+shared = cache(make)  # for tests that reset it first: making an environment takes 50 ms
+
+
 def rollout(env, actions):
     """What each action brings, until the end."""
     steps = []
@@ -82,7 +86,7 @@ def env(request):
 @pytest.mark.parametrize("variant", QUICK)
 @pytest.mark.parametrize("env_id", IDS)
 def test_gymnasium_check_passes(env_id, variant):
-    env = make(env_id, variant)
+    env = shared(env_id, variant)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         check_env(env, skip_render_check=True)
@@ -100,7 +104,7 @@ def test_gymnasium_check_of_the_default_scenario_with_pictures():
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("env_id", IDS)
 def test_same_seed_same_rollout(env_id, variant):
-    one, two = make(env_id, variant), make(env_id, variant)
+    one, two = shared(env_id, variant), make(env_id, variant)
     actions = actions_of(one)
     runs = [(e.reset(seed=7), rollout(e, actions)) for e in (one, two, one)]
     assert find_difference(runs[0], runs[1]) is None
@@ -154,7 +158,7 @@ def test_specification_is_plain_json(env_id):
 @pytest.mark.parametrize("variant", QUICK)
 @pytest.mark.parametrize("env_id", IDS)
 def test_episode_ends_and_rewards_sum(env_id, variant):
-    env = make(env_id, variant)
+    env = shared(env_id, variant)
     _, info = env.reset(seed=2)
     assert all(value == 0 for value in info["reward_terms"].values())
     rewards = []
@@ -218,7 +222,7 @@ def test_feedback_is_attributed_to_its_decision():
     for tick, action in enumerate(actions_of(env, count=8)):
         *_, info = env.step(action)
         events, clicked = info["feedback"], info["result"].clicked
-        decided |= dict.fromkeys((tick * 128 + np.flatnonzero(clicked)).tolist(), tick)
+        decided |= dict.fromkeys((tick * ID_STRIDE + np.flatnonzero(clicked)).tolist(), tick)
         causes = env.world.log.attribute(events).tolist()
         assert causes == [decided[click] for click in events.click_id.tolist()]
         assert (events.tick == tick).all()
@@ -273,7 +277,7 @@ def test_step_needs_reset(env):
     ],
 )
 def test_wrong_action_is_named_and_changes_nothing(env_id, wrong, message):
-    env, twin = make(env_id), make(env_id)
+    env, twin = shared(env_id, "landscape"), shared(env_id)  # two of them
     for each in (env, twin):
         each.reset(seed=0)
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -300,7 +304,7 @@ def test_options_and_render_mode_are_checked(env):
 )
 @pytest.mark.parametrize("env_id", IDS)
 def test_restored_environment_continues_bit_for_bit(tmp_path, env_id, variant, way):
-    env = make(env_id, variant)
+    env = shared(env_id, variant)
     env.reset(seed=9)
     actions = actions_of(env)
     rollout(env, actions[:4])

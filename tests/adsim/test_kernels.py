@@ -33,7 +33,7 @@ from adsim.kernels import (
     Draw,
     clear_prices,
 )
-from adsim.rng import Stream, uniforms, words
+from adsim.rng import ID_STRIDE, Stream, uniforms, words
 from adsim.source import SyntheticSource
 from adsim.structure import alias_table
 
@@ -100,10 +100,10 @@ def halves(word):
 
 def twin_draw(source, e, n):
     """Rows of floats and ints of world e, written with arrays over its n impressions."""
-    t, m = int(TICK[e]), source.num_slots
+    t = int(TICK[e])
     clock, land, noise = source.clocks[0], source.landscapes[0], source.noise
     tables = source.structures[0].tables(int(clock.drift_step[t]))
-    ids = t * m + np.arange(n)
+    ids = t * ID_STRIDE + np.arange(n)
     traffic, u = (f(int(SEEDS[e]), Stream.TRAFFIC, ids) for f in (words, uniforms))
     market, v = (f(int(SEEDS[e]), Stream.MARKET, ids) for f in (words, uniforms))
     user, context = (
@@ -251,7 +251,7 @@ def test_schedule_pushes_the_outcomes_of_the_clicks():
         z = sum(part[2:5].astype(np.float64) for part in main) + source.clocks[0].offset[t, 2:5]
         z = np.concatenate([[out.floats[Z_CONVERT, e, i]], z])
         when, amount, back = np.empty(8), np.empty(8), np.empty(8)
-        click_id = t * source.num_slots + i
+        click_id = t * ID_STRIDE + i
         price, time = tables.list_price[item], out.floats[TIME, e, i]
         n = one_outcome(
             source.law, SEEDS[e], np.uint64(click_id), time, z, price, when, amount, back
@@ -309,7 +309,7 @@ def run_clear(tick, seed, budget, rules):
 def twin_clear(tick, seed, budget, rules):
     """The same, written as the rules read."""
     n = tick.shape[1]
-    ids = 3 * (n + 1) + np.arange(n)
+    ids = 3 * ID_STRIDE + np.arange(n)
     shown = uniforms(seed, Stream.EXPOSURE, ids)[:, 0] < rules["exposure"]
     chance = uniforms(seed, Stream.OUTCOME, ids)[:, 0]
     won, clicked = np.zeros((2, n + 1), dtype=bool)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from adsim.checks import find_difference
 from adsim.env import PacingEnv
 from adsim.kernels import VALUE
 from adsim.observation import PACING_SIZE, PacingFeatures
@@ -181,3 +182,18 @@ def test_bids_per_click_are_values_of_a_click():
     assert bids[:n] == pytest.approx(np.minimum(worth[:n], 100.0))
     assert floats[VALUE, 0, :n] == pytest.approx(worth[:n] * obs["pctr"][:n])
     assert not bids[n:].any()
+
+
+def test_observations_share_nothing_with_the_world():
+    # A view of the world's arrays would let users change the auction, and `.base` of the view
+    # would show them the price to beat.
+    per_click = SMALL | {"market.charge": "click"}
+    env, twin = make_auction_env(overrides=per_click), make_auction_env(overrides=per_click)
+    obs, _ = env.reset(seed=0)
+    twin.reset(seed=0)
+    for part in obs.values():
+        assert not np.shares_memory(part, env.world.drawn.floats)
+        assert part.base is None or not np.shares_memory(part.base, env.world.drawn.floats)
+        part[:] = 0
+    steps = [each.step(np.full(128, 20.0)) for each in (env, twin)]
+    assert find_difference(*steps) is None

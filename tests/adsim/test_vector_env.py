@@ -1,6 +1,7 @@
 """The vector environments equal Gymnasium's SyncVectorEnv of single ones, infos included."""
 
 from copy import deepcopy
+from functools import cache
 
 import gymnasium as gym
 import numpy as np
@@ -48,13 +49,19 @@ VARIANTS = {
 QUICK = sorted(VARIANTS.keys() - {"new_structures"})  # which calibrates anew at every reset
 
 
+@cache  # every test resets what it gets: making a world takes 50 ms
+def parts(kind, variant):
+    """A world of all sub-environments, and single environments."""
+    overrides = SMALL | VARIANTS[variant]
+    world = KINDS[kind][1](NUM_ENVS, overrides=overrides).world
+    return world, [KINDS[kind][0](overrides=overrides) for _ in range(NUM_ENVS)]
+
+
 def make_pair(kind, mode, variant="landscape"):
     """A vector environment and the same one made of single environments."""
-    make_single, make_vector = KINDS[kind]
-    overrides = SMALL | VARIANTS[variant]
-    vector = make_vector(NUM_ENVS, overrides=overrides, autoreset_mode=mode.value)
-    singles = [lambda: make_single(overrides=overrides)] * NUM_ENVS
-    return vector, SyncVectorEnv(singles, autoreset_mode=mode)
+    world, singles = parts(kind, variant)
+    vector = {"auction": AuctionVectorEnv, "pacing": PacingVectorEnv}[kind](world, mode)
+    return vector, SyncVectorEnv([lambda e=e: e for e in singles], autoreset_mode=mode)
 
 
 def random_actions(env, rng):

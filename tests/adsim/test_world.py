@@ -122,7 +122,7 @@ def worlds_to_play(draw):
     return world, case["factor"]
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=24, deadline=None, derandomize=True)
 @given(worlds_to_play())
 def test_books_balance(played):
     world, factor = played
@@ -139,7 +139,7 @@ def test_books_balance(played):
     assert closing.wins >= closing.clicks
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=16, deadline=None, derandomize=True)
 @given(worlds_to_play())
 def test_every_event_is_released_once_and_none_early(played):
     world, factor = played
@@ -227,11 +227,12 @@ def test_spends_sum_to_the_auctioneers_revenue(mechanism, reserve):
     budgets, revenue, own = world.budget_left.copy(), 0.0, 0.0
     for tick in range(world.num_ticks):
         bids = value_bids(world, 1.5)
+        drawn = world.drawn
         world.play(bids, np.array([0]))
-        _, drawn, scores = world.recorded[tick]
+        scores = world.recorded[0].price[tick]
         for i in range(drawn.filled[0]):
             bid = min(bids[0, i], budgets[0, 0] - own)
-            mine, paid = paid_in_first_slot(bid, scores[0, i], reserve, mechanism)
+            mine, paid = paid_in_first_slot(bid, scores[i], reserve, mechanism)
             own, revenue = own + mine, revenue + paid
     spends = (budgets - world.budget_left)[0]
     assert spends[0] == pytest.approx(own, rel=1e-6)
@@ -349,17 +350,16 @@ def test_worlds_that_do_not_play_stay_as_they_are():
     assert find_difference(batch.drawn.floats[:, 0], before) is None
 
 
-def test_traffic_depends_on_the_number_of_slots():
-    # An impression's id is tick x M + slot, and all its randomness hangs on the id: another M is
-    # other traffic from tick 1 on, but the same number of impressions.
+def test_traffic_does_not_depend_on_the_number_of_slots():
+    # All randomness of an impression hangs on its id, tick x 2**24 + position.
     few, many = (small_world({"traffic.slots_per_tick": m}) for m in (128, 192))
     for world in (few, many):
         world.reset(np.array([0]), [0])
-    for tick in range(3):
+    for _ in range(3):
         assert few.drawn.filled == many.drawn.filled
         n = few.drawn.filled[0]
         same = [w.drawn.floats[ARRIVAL, 0, :n] for w in (few, many)]
-        assert np.array_equal(*same) == (tick == 0)
+        assert np.array_equal(*same)
         play(few, 1.0), play(many, 1.0)
 
 

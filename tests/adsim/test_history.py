@@ -1,0 +1,147 @@
+"""What agents are told before a campaign: the terms and the sample of past auctions."""
+
+import numpy as np
+import pytest
+
+from adsim.checks import find_difference
+from adsim.history import make_campaign, sample_history
+from adsim.kernels import PCTR, PRICE, VALUE
+from adsim.rng import Stream, derive
+from scenarios.build import make_auction_env, make_pacing_env, make_world
+from scenarios.schema import load
+
+SMALL = {
+    "platform_noise.ctr_sd": 0.0,
+    "platform_noise.cvr_sd": 0.0,
+    "market.landscape.quality_slope": 0.3,
+    "time.num_ticks": 8,
+    "time.tick_hours": 12.0,
+    "traffic.impressions_per_tick": 60,
+    "entities.num_users": 200,
+    "entities.num_contexts": 64,
+    "click.ctr": 0.3,
+    "campaign.history_auctions": 240,
+    "market.population.n_advertisers": 5,
+    "market.population.value_range": [0.1, 1.0],
+}
+
+
+def small_world(num_worlds=1, **overrides):
+    return make_world(load("default", SMALL | overrides).world, num_worlds)
+
+
+def test_history_visits_ticks_of_an_earlier_week():
+    # 240 auctions at 60 a tick: 4 visits, evenly spread over ticks 0..7: 0, 2, 4 and 7; at most
+    # 60 auctions of each, evenly spread, are told and stand for all of its auctions.
+    world = small_world(**{"traffic.profile": "flat"})
+    history = sample_history(world)
+    seed = derive(world.config.structure_seed, Stream.HISTORY)
+    told, weight = [], []
+    for tick in (0, 2, 4, 7):
+        world.reset(np.array([0]), [seed])
+        world.tick[0] = tick
+        world.redraw(np.array([0]))
+        count = int(world.drawn.filled[0])
+        kept = np.linspace(0, count - 1, min(count, 60)).astype(int)
+        told.append(world.drawn.floats[[PRICE, PCTR, VALUE], 0][:, kept])
+        weight.append(np.full(kept.size, count / kept.size))
+    price, pctr, value = np.concatenate(told, axis=1)
+    for mine, expected in (
+        (history.price, price),
+        (history.pctr, pctr),
+        (history.value, value),
+        (history.weight, np.concatenate(weight)),
+    ):
+        assert np.array_equal(mine, expected)
+    assert history.ctr == pytest.approx(np.average(pctr, weights=history.weight))
+    assert history.cpc == pytest.approx(np.average(price, weights=history.weight) / history.ctr)
+
+
+@pytest.mark.parametrize("kind", ["landscape", "population"])
+def test_history_is_the_same_for_every_environment(kind):
+    overrides = SMALL | {"market.kind": kind}
+    config = load("default", overrides).world
+    histories = [
+        sample_history(small_world(**overrides)),
+        sample_history(small_world(3, **overrides)),
+        make_campaign(make_world(config)).price_history,
+        make_auction_env(overrides=overrides).campaign.price_history,
+        make_pacing_env(overrides=overrides).campaign.price_history,
+    ]
+    for other in histories[1:]:
+        assert find_difference(histories[0], other) is None
+
+
+def test_history_leaves_the_world_in_need_of_a_reset():
+    world, untouched = small_world(), small_world()
+    sample_history(world)
+    assert world.tick[0] == world.num_ticks
+    for each in (world, untouched):
+        each.reset(np.array([0]), [5])
+    assert find_difference(world.get_state(), untouched.get_state()) is None
+    assert find_difference(world.drawn, untouched.drawn) is None
+
+
+def test_history_is_that_of_another_week():
+    env = make_auction_env(overrides=SMALL)
+    env.reset(seed=0)
+    drawn = env.world.drawn.floats[PRICE, 0, :10]
+    assert not np.isin(drawn, env.campaign.price_history.price).any()
+
+
+def test_history_follows_the_prices_of_campaigns():
+    # Log prices of 20 episodes against those of the history, weighted: equal means within 4 s.e.
+    # (prices of an hour vary together: ticks are the units).
+    world = small_world(20, **{"campaign.history_auctions": 8000, "time.num_ticks": 14})
+    history = sample_history(world)
+    world.reset(np.arange(20), range(20))
+    means, history_mean = [], np.average(np.log(history.price), weights=history.weight)
+    for _ in range(14):
+        n = world.drawn.filled
+        means += [np.log(world.drawn.floats[PRICE, e, : n[e]]).mean() for e in range(20)]
+        world.play(np.zeros((20, world.num_slots)), np.arange(20))
+    error = np.std(means) / np.sqrt(14)
+    assert abs(np.mean(means) - history_mean) < 4 * error
+
+
+def test_history_of_a_population_holds_rivals_scores():
+    history = sample_history(small_world(**{"market.kind": "population", "market.reserve": 0.5}))
+    assert history.price.min() >= 0.5
+    assert (history.price > 0.5).mean() > 0.5
+
+
+def test_no_history():
+    history = sample_history(small_world(**{"campaign.history_auctions": 0}))
+    assert history.price.shape == history.weight.shape == history.pctr.shape == (0,)
+    assert np.isnan(history.ctr)
+    assert np.isnan(history.cpc)
+
+
+@pytest.mark.parametrize("wanted", [1, 7, 59, 100_000])
+def test_history_of_any_size(wanted):
+    world = small_world(**{"campaign.history_auctions": wanted})
+    history = sample_history(world)
+    assert 0 < history.price.size <= wanted
+    assert (history.weight >= 1).all()
+    assert np.isfinite([history.ctr, history.cpc]).all()
+    assert all(np.isfinite(part).all() for part in history[:4])
+
+
+def test_campaign_states_its_terms():
+    overrides = {
+        "campaign.budget": 123.0,
+        "campaign.margin": 0.4,
+        "campaign.max_bid": 7.0,
+        "campaign.targets.net_roas": 2.5,
+        "market.mechanism": "first_price",
+        "market.charge": "click",
+    }
+    world = small_world(**overrides)
+    campaign = make_campaign(world)
+    assert (campaign.budget, campaign.margin, campaign.max_bid) == (123.0, 0.4, 7.0)
+    assert (campaign.num_ticks, campaign.tick_hours) == (8, 12.0)
+    assert (campaign.mechanism, campaign.charge) == ("first_price", "click")
+    assert campaign.targets == (np.inf, np.inf, 2.5)
+    assert campaign.expected_traffic.sum() == pytest.approx(world.source.expected_traffic.sum())
+    campaign.expected_traffic[:] = 0  # a copy
+    assert world.source.expected_traffic.all()

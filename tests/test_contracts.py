@@ -1,0 +1,128 @@
+"""Everything in the registries keeps its contract: registry x check, markets x check."""
+
+import json
+
+import numpy as np
+import pytest
+
+from adsim.checks import check_agent, check_no_leak, check_predictor, default_action
+from adsim.datasets.ipinyou import AuctionLog, write_auction_log
+from adsim.rng import generator
+from agents import AGENTS
+from predictors import CORRECTORS, PREDICTORS
+from scenarios.build import make_agent, make_auction_env, make_pacing_env
+
+SMALL = {
+    "platform_noise.ctr_sd": 0.0,
+    "platform_noise.cvr_sd": 0.0,
+    "market.landscape.quality_slope": 0.3,
+    "time.num_ticks": 8,
+    "time.tick_hours": 12.0,
+    "traffic.impressions_per_tick": 30,
+    "traffic.slots_per_tick": 128,
+    "entities.num_users": 200,
+    "entities.num_contexts": 64,
+    "click.ctr": 0.4,
+    "conversion.cvr": 0.5,
+    "campaign.budget": 800.0,
+    "campaign.history_auctions": 100,
+    "market.landscape.median": 4.0,
+    "market.population.n_advertisers": 5,
+    "market.population.budget_range": [50.0, 400.0],
+    "market.population.value_range": [0.02, 0.2],
+}
+MARKETS = {
+    "second_price": {},
+    "first_price": {"market.mechanism": "first_price"},
+    "per_click": {"market.charge": "click"},
+    "revealed": {"market.mechanism": "first_price", "market.reveal": "all"},
+    "noisy": {"platform_noise.ctr_sd": 0.5, "platform_noise.cvr_sd": 0.5, "market.reserve": 2.0},
+    "new_structures": {"randomize_structure": True},
+    "shock": {"shocks": [{"start_hours": 24.0, "end_hours": 48.0, "traffic": 2.0, "cvr": 1.5}]},
+    "population": {"market.kind": "population"},
+    "auctions_of_three": {
+        "market.kind": "population",
+        "market.mechanism": "gsp",
+        "market.exposure": [1.0, 0.8, 0.6],
+        "market.charge": "click",
+        "market.reveal": "all",
+    },
+}
+WHOLE_PRICES = {"ss_mdp", "rlb"}  # their tables need whole prices: they play the replay
+PRIVILEGED = {"hindsight"}  # the only ones that may look behind the curtain
+
+
+@pytest.fixture(scope="module")
+def replay(tmp_path_factory):
+    """Overrides of a replay market: 60 auctions of whole prices, 5 a tick."""
+    folder = tmp_path_factory.mktemp("log")
+    rng = generator(0, 1)
+    theta = rng.uniform(0.05, 0.6, 60)
+    log = AuctionLog(rng.random(60) < theta, rng.integers(1, 30, 60).astype(float), theta)
+    write_auction_log(folder / "log.txt", log)
+    counts = rng.integers(0, 9, 301).tolist()
+    info = {"imp_train": 100, "cost_train": 1500, "clk_train": 30, "price_counter_train": counts}
+    (folder / "x.info.json").write_text(json.dumps(info))
+    return {
+        "time.num_ticks": 8,
+        "market.kind": "replay",
+        "market.replay.log": str(folder / "log.txt"),
+        "market.replay.info": str(folder / "x.info.json"),
+        "market.replay.auctions_per_tick": 5,
+        "market.replay.click_value": 50.0,
+        "campaign.budget": 200.0,
+        "campaign.margin": 1.0,
+    }
+
+
+@pytest.mark.parametrize("market", ["second_price", "first_price", "per_click"])
+@pytest.mark.parametrize("name", sorted(AGENTS.keys() - WHOLE_PRICES))
+def test_agent_keeps_its_contract(name, market):
+    overrides = SMALL | MARKETS[market]
+    check_agent(lambda: make_agent(name), lambda: make_auction_env(overrides=overrides))
+
+
+@pytest.mark.parametrize("name", sorted(AGENTS.keys() - PRIVILEGED))
+def test_agent_keeps_its_contract_in_a_replay(name, replay):
+    check_agent(lambda: make_agent(name), lambda: make_auction_env(overrides=replay))
+
+
+@pytest.mark.parametrize("name", sorted(AGENTS.keys() - PRIVILEGED - WHOLE_PRICES))
+def test_agent_keeps_its_contract_in_a_population(name):
+    overrides = SMALL | MARKETS["auctions_of_three"]
+    check_agent(lambda: make_agent(name), lambda: make_auction_env(overrides=overrides))
+
+
+def test_privileged_agents_are_flagged():
+    assert {name for name in AGENTS if make_agent(name).privileged} == PRIVILEGED
+
+
+@pytest.mark.parametrize("name", sorted(PREDICTORS))
+@pytest.mark.parametrize("market", ["second_price", "population"])
+def test_predictor_keeps_its_contract(name, market):
+    env = {"overrides": SMALL | MARKETS[market]}
+    check_predictor(PREDICTORS[name], lambda: make_auction_env(**env))
+
+
+def test_privileged_predictors_are_flagged():
+    assert {name for name, make in PREDICTORS.items() if make.privileged} == {"oracle"}
+    assert all(isinstance(name, str) for name in CORRECTORS)
+
+
+@pytest.mark.parametrize("make", [make_auction_env, make_pacing_env])
+@pytest.mark.parametrize("market", MARKETS)
+def test_future_is_unreachable(market, make):
+    rng, env = generator(0, 2), make(overrides=SMALL | MARKETS[market])
+
+    def act(obs):  # about three times the values: enough wins in every market
+        if make is make_pacing_env:
+            return np.full(env.action_space.shape, 0.5, np.float32)
+        return (3 * default_action(env, obs, rng)).clip(0, env.campaign.max_bid)
+
+    rewritten = check_no_leak(lambda: make(overrides=SMALL | MARKETS[market]), act=act)
+    assert rewritten > 10
+
+
+@pytest.mark.parametrize("make", [make_auction_env, make_pacing_env])
+def test_future_of_a_replay_is_unreachable(replay, make):
+    assert check_no_leak(lambda: make(overrides=replay)) == 0  # purchases come with the click
