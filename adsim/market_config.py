@@ -21,9 +21,9 @@ class Model(BaseModel):
 class LandscapeConfig(Model):
     """Price to beat: a log-normal mixture by scene and hour, or a log's empirical counts."""
 
-    median: Positive = 0.03
+    median: Positive = 0.012
     """Median price of the first component, currency per impression."""
-    log_sd: NonNegative = 0.6
+    log_sd: NonNegative = 0.5
     """Standard deviation of the log price, first component."""
     second_share: Probability = 0.2
     """Weight of the second component."""
@@ -35,7 +35,7 @@ class LandscapeConfig(Model):
     """Standard deviation of the scenes' log medians."""
     hour_amplitude: NonNegative = 0.15
     """Log price at the daily peak of competition (20 h) above the daily mean."""
-    quality_slope: Finite = 0.6
+    quality_slope: Finite = 1.0
     """Log price per logit of the CTR and CVR effects of user and context: rivals want them too."""
     price_counts: str | None = None
     """An iPinYou info.json whose price counts replace the mixture."""

