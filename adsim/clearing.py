@@ -201,18 +201,17 @@ def clear_population(
                     slot[e, i] = j
                 if not is_seen(seeds[e], impression, exposure[j], j):
                     continue
-                cost, hit = due[j], True
                 if a == 0:
                     w = philox(seeds[e], _OUTCOME, impression, _ZERO)
                     hit = to_uniform(w[0]) < floats[P_CLICK, e, i]
-                    cost = min(cost / own_pctr if per_click else cost, own)
+                    cost = min(due[j] / own_pctr if per_click else due[j], own)
                     won[e, i], price[e, i], clicked[e, i] = True, cost, hit
                     totals[e, WINS] += 1
                     totals[e, CLICKS] += hit
-                elif per_click:
+                else:
                     w = philox(seeds[e], _RIVAL_CLICK, impression, np.uint64(a))
                     hit = to_uniform(w[0]) < pctr[a]
-                    cost /= pctr[a]
+                    cost = due[j] / pctr[a] if per_click else due[j]
                 # float32 scores of rivals can exceed the budget in the last digit
                 cost = min(cost, budget_left[e, a]) if hit or not per_click else 0.0
                 budget_left[e, a] -= cost

@@ -61,6 +61,20 @@ def alias_draw(accept, other, word):
     return np.int64(index) if (word & _LOW) < accept[index] else np.int64(other[index])
 
 
+@njit
+def landscape_price(landscape, scene, shift, component, level):
+    """Price to beat from two words; `shift` is added to the log price. 0 without a landscape."""
+    if landscape.values.size:
+        counts = landscape.counts
+        return landscape.values[alias_draw(counts.accept, counts.other, level)]
+    if not landscape.log_median.size:
+        return 0.0
+    x, log_price = normal_ppf(to_uniform(level)), landscape.log_median[scene] + shift
+    if (component >> _HIGH) * 2.0**-32 < landscape.second_share:
+        return np.exp(log_price + landscape.second_log_ratio + landscape.second_log_sd * x)
+    return np.exp(log_price + landscape.log_sd * x)
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def draw(
     worlds, seeds, tick, count, tables, offset, log_price, tick_hours, landscape, noise, p_convert,
@@ -113,18 +127,8 @@ def draw(
                 p_buy = odds / (1.0 + odds)
             floats[PCTR, e, i], floats[PCVR, e, i] = p_click, p_buy
             floats[VALUE, e, i] = p_click * p_buy * tables.list_price[item] * margin
-            if landscape.values.size:
-                j = alias_draw(landscape.counts.accept, landscape.counts.other, w[1])
-                floats[PRICE, e, i] = landscape.values[j]
-            elif landscape.log_median.size:
-                x = normal_ppf(to_uniform(w[1]))
-                level = landscape.log_median[scene] + log_price[t]
-                level += landscape.quality_slope * (quality + worth)
-                if (w[0] >> _HIGH) * 2.0**-32 < landscape.second_share:
-                    level += landscape.second_log_ratio + landscape.second_log_sd * x
-                else:
-                    level += landscape.log_sd * x
-                floats[PRICE, e, i] = np.exp(level)
+            shift = log_price[t] + landscape.quality_slope * (quality + worth)
+            floats[PRICE, e, i] = landscape_price(landscape, scene, shift, w[0], w[1])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
