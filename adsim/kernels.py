@@ -61,7 +61,7 @@ def alias_draw(accept, other, word):
     return np.int64(index) if (word & _LOW) < accept[index] else np.int64(other[index])
 
 
-@njit
+@njit(inline="always")
 def landscape_price(landscape, scene, shift, component, level):
     """Price to beat from two words; `shift` is added to the log price. 0 without a landscape."""
     if landscape.values.size:
