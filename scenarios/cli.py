@@ -153,11 +153,12 @@ def list_(json_: JsonOption = False) -> None:
     console.print_table(
         *("Scenarios", ["scenario", "what it shows"]),
         [[row["scenario"], row["description"]] for row in rows],
+        text_columns=2,
     )
     described = [
         [name, (cls.__doc__ or "").strip().splitlines()[0]] for name, cls in AGENTS.items()
     ]
-    console.print_table("Agents", ["agent", "rule"], described)
+    console.print_table("Agents", ["agent", "rule"], described, text_columns=2)
 
 
 @app.command()

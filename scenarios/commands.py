@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,7 @@ def run_command(
     scenario = load(name, overrides)
     players = list(dict.fromkeys(agents or scenario.agents))
     chosen = seeds if seeds is not None else list(range(scenario.seeds))
-    folder = out / scenario.name
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(out / scenario.name)
     parts: list[Tables] = []
     interrupted = False
     with console.progress(f"run {scenario.name}", len(players) * len(chosen)) as advance:
@@ -55,6 +55,21 @@ def run_command(
     if interrupted:
         console.stderr.print(f"interrupted: {len(parts)} campaigns are in the tables")
         raise KeyboardInterrupt
+
+
+def make_folder(folder: Path) -> Path:
+    """The folder, created if needed, before any work is done for it.
+
+    Raises:
+        ValueError: it cannot be created or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"--out: cannot write to {folder}: {error.strerror}") from error
+    return folder
 
 
 def _title(scenario: Scenario, seeds: list[int]) -> str:
@@ -109,6 +124,8 @@ def replay_command(
 ) -> None:
     """`adsim replay ipinyou`: the published rows, exactly, and the hindsight bound."""
     config = replay_config(data, campaign)
+    if out is not None:
+        make_folder(out)
     players = list(dict.fromkeys(agents or PUBLISHED))
     bound = hindsight_row(config)
     rows: list[ReplayRow] = []
@@ -118,7 +135,6 @@ def replay_command(
     rows.append(bound)
     records = [row._asdict() for row in rows]
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         description = {"adsim": adsim.__version__, "git": git_commit(), "campaign": campaign}
         results.save_json({**description, "rows": records}, out / f"replay_{campaign}.json")
     if as_json:

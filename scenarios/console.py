@@ -64,11 +64,15 @@ def with_interval(mean: float, low: float, high: float, digits: int = 0) -> str:
     return number(mean, digits) + (f" ± {number(half, digits)}" if half < float("inf") else "")
 
 
-def print_table(title: str, header: list[str], rows: list[list[str]], note: str = "") -> None:
-    """A table with the first column left-aligned; wide tables are not cut on files and pipes."""
+def print_table(
+    title: str, header: list[str], rows: list[list[str]], note: str = "", *, text_columns: int = 1
+) -> None:
+    """A table whose first `text_columns` columns are text, left-aligned; nothing is cut."""
     table = Table(title=title, title_justify="left", caption=note or None, caption_justify="left")
     for position, name in enumerate(header):
-        table.add_column(name, justify="right" if position else "left", no_wrap=True)
+        table.add_column(
+            name, justify="right" if position >= text_columns else "left", no_wrap=True
+        )
     for row in rows:
         table.add_row(*(plain(cell) for cell in row))
     # Numbers are never cut: a line longer than the terminal wraps, a file gets it whole.

@@ -88,10 +88,11 @@ def test_run_prints_a_table(tmp_path):
         (("replay", "ipinyou", "--data", "/nowhere"), "/nowhere"),
         (("bench", "nothing"), "does not exist"),
         (("run", "--set", "traffic.slots_per_tick=3"), "slots_per_tick"),
+        (("run", "--out", "/proc/nowhere"), "--out: cannot write to /proc/nowhere/default"),
     ],
 )
 def test_user_errors_exit_with_2_and_one_line(arguments, message, tmp_path):
-    extra = ("--out", tmp_path) if arguments[0] == "run" else ()
+    extra = ("--out", tmp_path) if arguments[0] == "run" and "--out" not in arguments else ()
     status, _, err = adsim(*arguments, *extra)
     assert status == 2
     assert message in err
