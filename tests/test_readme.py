@@ -1,0 +1,183 @@
+"""The documentation says what is there: examples run, commands parse, links and names exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import gymnasium as gym
+import pytest
+from typer.main import get_command
+
+import adsim  # noqa: F401 - registers the environments
+from adsim.observation import PacingFeatures
+from agents import AGENTS
+from scenarios import load, names
+from scenarios.cli import app
+from scenarios.results import summarise
+from scenarios.run import run
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
+TINY = {
+    "time.num_ticks": 4,
+    "traffic.impressions_per_tick": 40,
+    "entities.num_users": 200,
+    "entities.num_contexts": 64,
+}
+
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
+_NAMED_TEST = re.compile(r"\btest_\w+(?:\.py)?")
+
+
+def python_blocks(text):
+    """Bodies of the fenced Python blocks."""
+    return [body for language, body in _FENCE.findall(text) if language == "python"]
+
+
+def command_lines(text, program):
+    """Lines of the code blocks, fenced or indented, that start with a program."""
+    fenced = [line for language, body in _FENCE.findall(text) for line in body.splitlines()]
+    indented = [line for line in text.splitlines() if line.startswith("    ")]
+    lines = (line.split("#")[0].split(">")[0].strip() for line in [*fenced, *indented])
+    return [line for line in lines if line.split(" ")[0].removeprefix(".venv/bin/") == program]
+
+
+def section(text, heading):
+    """What stands below a heading of second level."""
+    return text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
+def parse(line):
+    """Parsed arguments of an `adsim` command line; nothing is run. Raises on a wrong one."""
+    _, *words = shlex.split(line)
+    command, path = get_command(app), []
+    while hasattr(command, "commands"):
+        path.append(words.pop(0))
+        command = command.commands[path[-1]]
+    return path, command.make_context(" ".join(path), words).params
+
+
+ADSIM_LINES = [
+    (page.name, line) for page in PAGES for line in command_lines(page.read_text(), "adsim")
+]
+MAKE_LINES = [
+    (page.name, line) for page in PAGES for line in command_lines(page.read_text(), "make")
+]
+
+
+def test_first_example_is_short_and_ends_with_the_statement(capsys):
+    example = python_blocks(README.read_text())[0]
+    assert len(example.splitlines()) <= 15
+    space = {}
+    exec(compile(example, "README.md, example 1", "exec"), space)
+    statement = space["statement"]
+    assert capsys.readouterr().out.startswith(f"{statement.net_value:.0f} net, ")
+    assert space["over"]
+    assert min(statement.wins, statement.clicks, statement.purchases) > 0
+    assert 0 < statement.spend <= statement.budget == 300
+
+
+def test_second_example_plays_four_campaigns(capsys):
+    example = python_blocks(README.read_text())[1]
+    space = {}
+    exec(compile(example, "README.md, example 2", "exec"), space)
+    assert space["terminated"].all()
+    assert len(set(space["infos"]["net_value"].tolist())) == 4
+    assert capsys.readouterr().out.strip()
+
+
+def test_every_python_block_is_run():
+    assert [len(python_blocks(page.read_text())) for page in PAGES] == [2] + [0] * (len(PAGES) - 1)
+
+
+@pytest.mark.parametrize(("page", "line"), ADSIM_LINES)
+def test_command_line_parses(page, line):
+    path, parameters = parse(line)
+    if "scenario" in parameters:
+        assert parameters["scenario"] in names()
+    for agent in parameters.get("agent") or []:
+        assert agent in AGENTS or ":" in agent
+    if path == ["bench"]:
+        assert (ROOT / "benchmarks" / f"{parameters['name']}.py").is_file()
+
+
+def test_documentation_shows_every_command():
+    shown = {tuple(parse(line)[0]) for _, line in ADSIM_LINES}
+    assert shown == {("run",), ("replay", "ipinyou"), ("bench",), ("list",), ("show",), ("schema",)}
+
+
+def test_wrong_command_lines_are_noticed():
+    for wrong in ("adsim fly", "adsim run --agents dual", "adsim replay ipinyou"):
+        with pytest.raises(Exception):  # noqa: B017, PT011 - the parser's own kinds
+            parse(wrong)
+
+
+@pytest.mark.parametrize(("page", "line"), MAKE_LINES)
+def test_make_target_exists(page, line):
+    targets = [word for word in line.split()[1:] if "=" not in word]
+    makefile = (ROOT / "Makefile").read_text()
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page):
+    targets = [link for link in _LINK.findall(page.read_text()) if "://" not in link]
+    missing = [link for link in targets if not (page.parent / link).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tests_that_are_named_exist(page):
+    files = [*ROOT.glob("tests/**/test_*.py")]
+    known = {path.name for path in files}
+    for path in files:
+        known |= set(re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE))
+    named = {name for name in _NAMED_TEST.findall(page.read_text()) if name != "test_"}
+    assert named - known == set()
+
+
+@pytest.mark.parametrize(
+    ("page", "heading", "known"),
+    [("README.md", "Scenarios", names()), ("README.md", "Agents", AGENTS)],
+)
+def test_tables_of_names_are_complete(page, heading, known):
+    rows = [
+        line for line in section((ROOT / page).read_text(), heading).splitlines() if "|" in line
+    ]
+    listed = [name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(listed) == sorted(known)
+
+
+def test_every_agent_is_described():
+    text = (ROOT / "docs" / "agents.md").read_text()
+    assert [name for name in AGENTS if f"`{name}`" not in text] == []
+
+
+def test_every_column_of_the_results_is_described():
+    text = (ROOT / "docs" / "results.md").read_text()
+    (tables,) = run(load("default", TINY), ["dual"], [0])
+    for name, table in tables._asdict().items():
+        described = set(re.findall(r"`(\w+)`", section(text, f"{name}.parquet")))
+        assert described >= set(table.columns)
+        first_cells = (
+            row.split("|")[1]
+            for row in section(text, f"{name}.parquet").splitlines()[5:]
+            if row[:1] == "|"
+        )
+        assert {column for cell in first_cells for column in re.findall(r"`(\w+)`", cell)} == set(
+            table.columns
+        )
+    assert {"expected_low", "ci_low", "expected_diff"} < set(summarise(tables.trials)[0])
+
+
+def test_every_entry_of_the_environments_is_described():
+    text = (ROOT / "docs" / "environments.md").read_text()
+    auction = gym.make("adsim/Auction-v0", overrides=TINY)
+    _, info = auction.reset(seed=0)
+    for name in (*auction.observation_space, *info):
+        assert f"`{name}`" in section(text, "Auction-v0")
+    _, info = gym.make("adsim/Pacing-v0", overrides=TINY).reset(seed=0)
+    for name in (*PacingFeatures._fields, *info):
+        assert f"`{name}`" in section(text, "Pacing-v0")
