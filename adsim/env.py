@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.error import ResetNeeded
 
-from adsim.history import make_campaign
+from adsim.history import fresh_history, make_campaign
 from adsim.ledger import NetValueStatement
 from adsim.observation import AuctionView, PacingView
 from adsim.oracle import Oracle
@@ -43,6 +43,9 @@ class CampaignEnv(gym.Env[Any, np.ndarray]):
         episode_seed = int(self.np_random.integers(2**63))
         self.world.source.choose(0, options or {})
         self.world.reset(_FIRST, [episode_seed])
+        history = fresh_history(self.world, episode_seed)
+        if history is not None:
+            self.campaign = self.campaign._replace(price_history=history)
         self.view.restart(_FIRST)
         self._started = True
         return self._observation(), self._info(None)
@@ -200,7 +203,7 @@ class AuctionEnv(CampaignEnv):
     | tick_fraction | (1,) | share of the ticks that are over |
     | budget_left | (1,) | currency |
     | last_spend, last_wins, last_clicks | (1,) | of the last tick: currency, counts |
-    | last_purchases, last_refunds | (1,) | amounts seen in the last tick, currency |
+    | last_gmv, last_refunded | (1,) | amounts seen in the last tick, currency |
 
     ## Starting State
     The structure (users, items, hidden effects, drift) is fixed by the configuration's

@@ -1,42 +1,41 @@
 """What an agent is told before the campaign: its terms and a sample of past auctions."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from adsim.kernels import PCTR, PRICE, VALUE
+from adsim.kernels import PCTR, PRICE, VALUE, Draw
 from adsim.rng import Stream, derive
 from adsim.types import Campaign, PriceHistory, Targets
 from adsim.world import World
 
 
-def sample_history(world: World) -> PriceHistory:
-    """Auctions of an earlier campaign period of the same structure, spread over its ticks.
+def sample_history(world: World, seed: int, index: int = 0) -> PriceHistory:
+    """Auctions of the period before the campaign, spread over its ticks.
 
-    The controlled campaign does not bid in it. In a population market the whole period is played,
-    so that the rivals' budgets and pacing have their effect on prices; elsewhere prices do not
-    depend on what came before. The world is left in need of a reset.
+    The controlled campaign does not bid in them. In a population market the whole period is
+    played, so that the rivals' budgets and pacing have their effect on prices, and the world is
+    left in need of a reset; elsewhere prices do not depend on what came before, and the world is
+    left as it is.
+
+    Args:
+        world: what is played.
+        seed: of the traffic of that period.
+        index: which of the worlds.
     """
-    config, first = world.config, np.array([0])
-    wanted, mean = config.campaign.history_auctions, max(world.source.expected_traffic.mean(), 1.0)
+    wanted, source = world.config.campaign.history_auctions, world.source
+    mean = max(source.expected_traffic.mean(), 1.0)
     visits = min(max(round(wanted / mean), 1), world.num_ticks) if wanted else 0
-    told = np.unique(np.linspace(0, world.num_ticks - 1, visits).astype(np.int64))
-    population = config.market.kind == "population"
-    no_bids = np.zeros((world.num_worlds, world.num_slots))
+    told = np.unique(np.linspace(0, world.num_ticks - 1, visits).astype(np.int64)).tolist()
+    played = _played_ticks if world.config.market.kind == "population" else _drawn_ticks
     parts, weights = [np.zeros((3, 0))], [np.zeros(0)]
-    world.reset(first, [derive(config.structure_seed, Stream.HISTORY)])
-    for tick in range(world.num_ticks) if population and wanted else told:
-        if not population:
-            world.tick[0] = tick
-            world.redraw(first)
-        drawn, count = world.drawn, int(world.drawn.filled[0])
-        if population:
-            world.play(no_bids, first)
-        if tick not in told:
-            continue
-        keep = np.linspace(0, count - 1, min(count, max(wanted // visits, 1))).astype(np.int64)
-        parts.append(drawn.floats[[PRICE, PCTR, VALUE], 0][:, keep])
-        # A row stands for the auctions of its tick that are not told.
-        weights.append(np.full(keep.size, count / max(keep.size, 1)))
-    world.tick[0] = world.num_ticks
+    with source.rehearsal(index, seed):
+        for drawn in played(world, index, seed, told):
+            count = int(drawn.filled[index])
+            keep = np.linspace(0, count - 1, min(count, max(wanted // visits, 1))).astype(np.int64)
+            parts.append(drawn.floats[[PRICE, PCTR, VALUE], index][:, keep])
+            # A row stands for the auctions of its tick that are not told.
+            weights.append(np.full(keep.size, count / max(keep.size, 1)))
     price, pctr, value = np.concatenate(parts, axis=1)
     weight = np.concatenate(weights)
     if not weight.size:
@@ -46,11 +45,46 @@ def sample_history(world: World) -> PriceHistory:
     return PriceHistory(price, weight, pctr, value, ctr, cpc)
 
 
+def _drawn_ticks(world: World, index: int, seed: int, ticks: list[int]) -> Iterator[Draw]:
+    """Impressions and prices of the given ticks, on scratch arrays."""
+    seeds, tick = world.seeds.copy(), np.zeros_like(world.tick)
+    seeds[index] = seed
+    for tick[index] in ticks:
+        drawn = world.empty_draw()
+        world.source.draw(np.array([index]), seeds, tick, drawn)
+        yield drawn
+
+
+def _played_ticks(world: World, index: int, seed: int, ticks: list[int]) -> Iterator[Draw]:
+    """The same after playing all ticks of a campaign that never bids."""
+    rows, no_bids = np.array([index]), np.zeros((world.num_worlds, world.num_slots))
+    world.reset(rows, [seed])
+    for t in range(world.num_ticks if ticks else 0):
+        drawn = world.drawn
+        world.play(no_bids, rows)
+        if t in ticks:
+            yield drawn
+    world.tick[index] = world.num_ticks
+
+
+def fresh_history(world: World, episode_seed: int, index: int = 0) -> PriceHistory | None:
+    """The history of one episode; None where it is the same for all of them.
+
+    Constant rules are tuned on it, so that its luck must vary between episodes as it would in
+    reality. In a population market a period takes too long to play for every episode.
+    """
+    if world.config.market.kind != "landscape":
+        return None
+    return sample_history(world, derive(episode_seed, Stream.HISTORY), index)
+
+
 def make_campaign(world: World) -> Campaign:
     """The terms of the controlled campaign, and its price history."""
     config = world.config
     terms, targets = config.campaign, config.campaign.targets
     history = getattr(world.source, "price_history", None)
+    if history is None:
+        history = sample_history(world, derive(config.structure_seed, Stream.HISTORY))
     return Campaign(
         budget=terms.budget,
         num_ticks=world.num_ticks,
@@ -61,7 +95,7 @@ def make_campaign(world: World) -> Campaign:
             net_cpa=targets.net_cpa or float("inf"),
             net_roas=targets.net_roas or 0.0,
         ),
-        price_history=history if history is not None else sample_history(world),
+        price_history=history,
         expected_traffic=world.source.expected_traffic.copy(),
         max_bid=terms.max_bid,
         mechanism=config.market.mechanism,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from adsim.kernels import CONTEXT, ITEM, PCTR, PCTR_STD, PCVR, PCVR_STD, TIME, VALUE
 from adsim.ledger import COLUMN
+from adsim.outcome import TickOutcome
 from adsim.pacing_features import (
     PACING_SIZE,
     SIGNED,
@@ -21,7 +22,7 @@ from adsim.pacing_features import (
 )
 from adsim.traffic import tick_hours_of_week
 from adsim.types import AuctionResult, BoolArray, Campaign, EventBatch, FloatArray, IntArray
-from adsim.world import TickOutcome, World
+from adsim.world import World
 
 MAX_MONEY = 1e12  # finite upper bound of money in observation spaces, currency
 _SHOWN_ROWS = [TIME, PCTR, PCTR_STD, PCVR, PCVR_STD]
@@ -29,8 +30,8 @@ _LAST = {
     "last_spend": [COLUMN["spend"]],
     "last_wins": [COLUMN["wins"]],
     "last_clicks": [COLUMN["clicks"]],
-    "last_purchases": [COLUMN["gmv"]],
-    "last_refunds": [COLUMN["refunded"]],
+    "last_gmv": [COLUMN["gmv"]],
+    "last_refunded": [COLUMN["refunded"]],
 }
 
 

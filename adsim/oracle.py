@@ -49,6 +49,10 @@ class Oracle:
         """Margin x E[net GMV] of each impression if shown (M,), currency."""
         return self.truth().net_value
 
+    def click_probability(self) -> FloatArray:
+        """P(click) of each impression if shown (M,)."""
+        return self.truth().p_click
+
     def price_to_beat(self) -> FloatArray:
         """Highest competing bid of each auction of the current tick (M,), currency.
 
@@ -79,13 +83,22 @@ class Oracle:
         return self._bound
 
     def hindsight_multiplier(self) -> float:
-        """lambda* of the bound: the best constant bid is v / (1 + lambda*)."""
+        """lambda* of the bound: the best constant bid is v / (1 + lambda*).
+
+        Raises:
+            ValueError: population market, where prices are not known in advance.
+        """
+        if self._world.config.market.kind == "population":
+            raise ValueError(
+                "the hindsight multiplier is not known in advance in a population market, whose "
+                "prices depend on the bids: use a landscape or a replay"
+            )
         return self.hindsight().multiplier
 
     def _planned_bound(self) -> Knapsack:
         """Draws the whole episode ahead, on scratch arrays."""
         world, rows = self._world, np.array([self._index])
-        tick, values, prices = world.tick.copy(), [], []
+        tick, values, prices, ratios = world.tick.copy(), [], [], []
         for t in range(world.num_ticks):
             drawn = world.empty_draw()
             tick[self._index] = t
@@ -94,7 +107,8 @@ class Oracle:
             truth = world.source.truth(rows, tick, drawn)[:, self._index, :n]
             values.append(truth[0] * truth[4])
             prices.append(drawn.floats[PRICE, self._index, :n])
-        return self._solve(np.concatenate(values), np.concatenate(prices))
+            ratios.append(world.cost_ratio(drawn, self._index))
+        return self._solve(*(np.concatenate(part) for part in (values, prices, ratios)))
 
     def _recorded_bound(self) -> Knapsack:
         world, recorded = self._world, self._world.recorded[self._index]
@@ -105,13 +119,13 @@ class Oracle:
                 "hindsight in a population market needs the prices of every tick so far: "
                 "build the world with record_prices=True"
             )
-        prices = np.concatenate(recorded.price)[:, 0]
-        return self._solve(np.concatenate(recorded.net_gmv), prices)
+        net_gmv, prices, ratio = (np.concatenate(part) for part in recorded)
+        return self._solve(net_gmv, prices[:, 0], ratio)
 
-    def _solve(self, net_gmv: FloatArray, prices: FloatArray) -> Knapsack:
-        """Values and prices per auction, scaled by the probability that the ad is seen."""
+    def _solve(self, net_gmv: FloatArray, prices: FloatArray, ratio: FloatArray) -> Knapsack:
+        """Value and cost of winning each auction, given that the ad is seen."""
         config = self._world.config
         exposure = float(np.max(config.market.exposure))  # of the one slot there is
         value = config.campaign.margin * exposure * net_gmv
-        price = exposure * np.maximum(prices, config.market.reserve)
-        return fractional_knapsack(value, price, config.campaign.budget)
+        cost = exposure * ratio * np.maximum(prices, config.market.reserve)
+        return fractional_knapsack(value, cost, config.campaign.budget)

@@ -31,6 +31,9 @@ from adsim.kernels import (
 from adsim.rng import ID_STRIDE
 from adsim.types import BoolArray, EventKind, FloatArray, IntArray, PriceHistory
 
+_NONE = np.zeros(0)
+NO_HISTORY = PriceHistory(_NONE, _NONE, _NONE, _NONE, float("nan"), float("nan"))
+
 
 class ReplaySource:
     """Impressions and clicks of a log, from row `first_auction` on.
@@ -52,7 +55,8 @@ class ReplaySource:
         self.config, self.num_slots = config, replay.auctions_per_tick
         self.log = read_auction_log(Path(replay.log))
         self.info: CampaignInfo | None = read_info(replay.info) if replay.info else None
-        self.price_history: PriceHistory | None = price_history(self.info) if self.info else None
+        # Without the training log's counts nothing is known: the log itself is the future.
+        self.price_history = price_history(self.info) if self.info else NO_HISTORY
         self.expected_traffic = np.full(config.time.num_ticks, float(self.num_slots))
         self._first = np.full(num_worlds, replay.first_auction, dtype=np.int64)
         self._check_start(replay.first_auction, "market.replay.first_auction")

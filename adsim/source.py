@@ -4,6 +4,8 @@ A source draws the impressions of a tick, appraises what was won, schedules the 
 and tells the truth to privileged callers. `replay.ReplaySource` does the same from a log.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -102,10 +104,12 @@ class SyntheticSource:
         self.structures: list[Structure] = []
         self.clocks: list[Clock] = []
         self._of_world = np.zeros(num_worlds, dtype=np.int64)
+        self._plain = config.model_copy(update={"shocks": ()})
         self._add(config.structure_seed)
         clock = self.clocks[0]
         self.num_slots = slots_per_tick(config, clock.expected_traffic)
-        self.expected_traffic = clock.expected_traffic
+        # What is known in advance: the usual week, without the shocks.
+        self.expected_traffic = make_clock(self._plain, np.zeros(5)).expected_traffic
         self.cardinalities = self.structures[0].cardinalities
         self.num_scenes = config.entities.num_scenes
         self.max_events_per_click = 2 * config.purchase.max_purchases
@@ -139,13 +143,36 @@ class SyntheticSource:
         """Arrivals of the new episodes (and their structures, if randomised)."""
         for world in worlds:
             seed = int(seeds[world])
-            self._counts[world] = draw_arrivals(seed, self.expected_traffic, self.num_slots)
+            self._counts[world] = draw_arrivals(
+                seed, self.clocks[0].expected_traffic, self.num_slots
+            )
             if self.config.randomize_structure:
                 structure = Structure(self.config, derive(seed, Stream.WORLD_STRUCTURE))
                 self.structures[world] = structure
                 self.clocks[world] = make_clock(self.config, structure.bias)
                 self.landscapes[world] = make_landscape(self.config, structure)
                 self._fields = {k: v for k, v in self._fields.items() if k[0] != world}
+
+    @contextmanager
+    def rehearsal(self, world: int, seed: int) -> Iterator[None]:
+        """Until it is left, the given world is in the period before the campaign.
+
+        Arrivals are those of `seed`, hidden effects stand where they are when the campaign
+        starts, and there are no shocks: nothing of the campaign's own future is in it.
+        """
+        clocks, counts = self.clocks, self._counts[world].copy()
+        self.clocks = [
+            make_clock(self._plain, structure.bias)._replace(
+                drift_step=np.zeros_like(clock.drift_step)
+            )
+            for clock, structure in zip(clocks, self.structures, strict=True)
+        ]
+        traffic = self.clocks[0].expected_traffic
+        self._counts[world] = draw_arrivals(seed, traffic, self.num_slots)
+        try:
+            yield
+        finally:
+            self.clocks, self._counts[world] = clocks, counts
 
     def groups(self, worlds: IntArray, tick: IntArray) -> list[tuple[int, int, IntArray]]:
         """(structure, drift step, worlds) with equal tables; one group if all play in step."""

@@ -95,7 +95,7 @@ class PriceHistory(NamedTuple):
     """
 
     price: FloatArray  # (H,) price to beat, currency per impression
-    weight: FloatArray  # (H,) > 0
+    weight: FloatArray  # (H,) >= 0
     pctr: FloatArray  # (H,) predicted CTR; NaN if unknown
     value: FloatArray  # (H,) the platform's value estimate, currency per impression; NaN if unknown
     ctr: float  # clicks per shown impression

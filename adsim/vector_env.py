@@ -20,8 +20,9 @@ from adsim.history import make_campaign
 from adsim.ledger import NetValueStatement
 from adsim.observation import AuctionView, PacingView
 from adsim.oracle import Oracle
+from adsim.outcome import TickOutcome
 from adsim.types import BoolArray, IntArray
-from adsim.world import TickOutcome, World
+from adsim.world import World
 
 
 class CampaignVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
@@ -39,6 +40,7 @@ class CampaignVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self._generators: list[np.random.Generator | None] = [None] * self.num_envs
         self._over = np.zeros(self.num_envs, dtype=bool)
         self._started = False
+        self._statements: list[NetValueStatement | None] = [None] * self.num_envs
 
     def _set_spaces(self) -> None:
         view = self.view
@@ -122,6 +124,8 @@ class CampaignVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         truncated = np.zeros(self.num_envs, dtype=bool)
         infos = self._infos(outcome, playing)
         self._over = terminated.copy()
+        for index in np.flatnonzero(terminated & playing):
+            self._statements[index] = self.world.statement(int(index))
         if self.autoreset_mode == AutoresetMode.SAME_STEP and terminated.any():
             infos = self._same_step(infos, terminated)
         return self.view.observation(), reward, terminated, truncated, infos
@@ -153,8 +157,17 @@ class CampaignVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         }
 
     def statement(self, index: int) -> NetValueStatement:
-        """The closing statement of a finished sub-environment (before it is reset)."""
-        return self.world.statement(index)
+        """The closing statement of the last campaign that a sub-environment finished.
+
+        Raises:
+            RuntimeError: it has not finished any yet.
+        """
+        statement = self._statements[index]
+        if statement is None:
+            raise RuntimeError(
+                f"statement: sub-environment {index} has not finished a campaign yet"
+            )
+        return statement
 
     def oracle(self, index: int) -> Oracle:
         """Privileged knowledge of a sub-environment."""

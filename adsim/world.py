@@ -7,10 +7,9 @@ seed, its bids and nothing else.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from adsim.clearing import clear_population
 from adsim.config import WorldConfig
@@ -20,6 +19,8 @@ from adsim.kernels import (
     CONTEXT,
     ITEM,
     NUM_TOTALS,
+    P_CLICK,
+    PCTR,
     SPEND,
     TIME,
     USER,
@@ -30,42 +31,10 @@ from adsim.kernels import (
 from adsim.ledger import Ledger, NetValueStatement
 from adsim.log import EventLog
 from adsim.market import advertiser_budgets, check_slots, mechanism_code
+from adsim.outcome import Recorded, TickOutcome
 from adsim.rng import ID_STRIDE
 from adsim.source import Source, SyntheticSource
-from adsim.types import BoolArray, EventBatch, FloatArray, IntArray, Rivals
-
-
-class TickOutcome(NamedTuple):
-    """What a tick brought to E worlds; rows of worlds that did not play are empty."""
-
-    won: BoolArray  # (E, M)
-    price: FloatArray  # (E, M) inf where not revealed
-    clicked: BoolArray  # (E, M)
-    slot: NDArray[np.int8]  # (E, M)
-    seen: Released  # events of all worlds, ordered by world
-    counted: FloatArray  # (4, E) purchases, their amount, refunds, their amount
-    wins: FloatArray  # (E,)
-    spend: FloatArray  # (E,)
-    reward: FloatArray  # (E,)
-    done: BoolArray  # (E,)
-
-    def events(self, world: int, tick: int) -> EventBatch:
-        """The events that world `world` saw in `tick`."""
-        seen = self.seen
-        start, stop = np.searchsorted(seen.world, [world, world + 1])
-        part = slice(start, stop)
-        return EventBatch(
-            np.full(stop - start, tick),
-            *(seen.time_hours[part], seen.kind[part], seen.click_id[part]),
-            *(seen.order_id[part], seen.amount[part]),
-        )
-
-
-class Recorded(NamedTuple):
-    """What the hindsight bound of a population market needs; one array per played tick."""
-
-    net_gmv: list[FloatArray]  # (n,) expected net GMV of each impression if shown, currency
-    price: list[FloatArray]  # (n, S) highest rival scores of its auction, currency
+from adsim.types import FloatArray, IntArray, Rivals
 
 
 class World:
@@ -118,7 +87,7 @@ class World:
         self.budget_left = np.tile(self._budgets, (num_worlds, 1))
         self.drawn = self.empty_draw()
         self.record_prices = record_prices
-        self.recorded = [Recorded([], []) for _ in range(num_worlds)]
+        self.recorded = [Recorded([], [], []) for _ in range(num_worlds)]
         self._num_threads = num_threads
         self._start_threads()
 
@@ -168,7 +137,7 @@ class World:
         if self.rivals is not None:
             self.rivals.reset(worlds)
         for world in worlds:
-            self.recorded[world] = Recorded([], [])
+            self.recorded[world] = Recorded([], [], [])
         self.redraw(worlds)
 
     def redraw(self, worlds: IntArray) -> None:
@@ -286,6 +255,17 @@ class World:
                 n = int(self.drawn.filled[world])
                 self.recorded[world].net_gmv.append(truth[0, world, :n] * truth[4, world, :n])
                 self.recorded[world].price.append(scores[world, :n].copy())
+                self.recorded[world].ratio.append(self.cost_ratio(self.drawn, int(world)))
+
+    def cost_ratio(self, drawn: Draw, world: int) -> FloatArray:
+        """Expected cost of winning over the price to beat (n,), of real impressions.
+
+        1 per impression; per click the price / pCTR is due with probability P(click).
+        """
+        n = int(drawn.filled[world])
+        if self.config.market.charge == "impression":
+            return np.ones(n)
+        return drawn.floats[P_CLICK, world, :n] / drawn.floats[PCTR, world, :n]
 
     def _release(self, worlds: IntArray, click_rows: IntArray) -> Released:
         """Takes from the queue what became observable in the tick, and logs it."""

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from adsim.types import Campaign, FloatArray
-from agents.base import BaseAgent, finalise
+from agents.base import TINY, BaseAgent, finalise
 
 _JUST_ABOVE = 1.0 + 1e-12  # a bid that is rounded down must still win
 
@@ -23,6 +23,10 @@ class HindsightOracle(Protocol):
 
     def price_to_beat(self) -> FloatArray:
         """Lowest winning price (M,) of the current tick's auctions, currency; NaN if unknown."""
+        ...
+
+    def click_probability(self) -> FloatArray:
+        """True P(click) (M,) of the current tick's impressions if shown."""
         ...
 
     def hindsight_multiplier(self) -> float:
@@ -61,6 +65,10 @@ class HindsightAgent(BaseAgent):
         if self._oracle is None:
             raise ValueError("oracle = None: call attach(oracle) after reset, before act")
         bid = np.asarray(self._oracle.expected_net_value(), np.float64) / (1.0 + self._multiplier)
+        if self.campaign.charge == "click":
+            # A price to beat w costs w x P(click) / pctr on average: bid for that.
+            p_click = np.maximum(np.asarray(self._oracle.click_probability(), np.float64), TINY)
+            bid = bid * np.asarray(obs["pctr"], np.float64) / p_click
         if self.campaign.mechanism == "first_price":
             # The bound buys at the price to beat; where that is unknown the bid stays unshaded.
             price = np.asarray(self._oracle.price_to_beat(), np.float64)

@@ -88,6 +88,7 @@ def overrides(case: Case) -> tuple[str, dict[str, Any]]:
             "market.population.n_advertisers": case.advertisers,
             "market.exposure": [1.0, 0.8, 0.6][: case.slots],
             "market.mechanism": "gsp",
+            "campaign.margin": 1.0,  # rich enough to win against 47 rivals
         }
         return "population", keys
     return "default", keys

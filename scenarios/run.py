@@ -9,7 +9,7 @@ import pandas as pd
 from adsim.env import AuctionEnv
 from adsim.kernels import PRICE, VALUE
 from adsim.ledger import COLUMNS, NetValueStatement
-from adsim.scores import is_quickspend, rmse_to_traffic
+from adsim.scores import auctionnet_score, cost_per_action, is_quickspend, rmse_to_traffic
 from adsim.types import EventKind
 from scenarios.build import make_agent, make_world
 from scenarios.results import Tables
@@ -153,6 +153,10 @@ def _tables(
     spend, traffic = ticks["spend"].to_numpy(), env.world.source.expected_traffic
     row["pacing_rmse"] = rmse_to_traffic(spend, statement.budget, traffic / traffic.sum())
     row["quickspend"] = is_quickspend(spend, statement.budget)
+    target = env.campaign.targets.net_cpa
+    kept = statement.purchases - statement.refunds
+    cost = cost_per_action(statement.spend, kept)
+    row["auctionnet_score"] = auctionnet_score(kept, target, cost)
     parts = [pd.DataFrame([row])]
     for table in (ticks, event_table(env), auctions):
         table.insert(0, "agent", agent)

@@ -40,6 +40,7 @@ ADSIM_ORDER = (
     "replay",
     "log",
     "ledger",
+    "outcome",
     "world",
     "oracle",
     "history",

@@ -17,8 +17,8 @@ import adsim  # noqa: F401 - registers the environments
 
 # sha256 of what a rollout returned, floats rounded to 9 significant digits (float32: to 5).
 GOLDEN = {
-    "adsim/Auction-v0": "3468966e5954dc8b7930f97ea44d1b641acf06a2366376c61c3cf0b2c534cf12",
-    "adsim/Pacing-v0": "421da75bfc060f7073a5e9ed0baf3eb789703e6d1e728e840634db5db89581ca",
+    "adsim/Auction-v0": "4b1f3be4f9ebce626c910949c9972003f56b002888e24817995e296776394b4c",
+    "adsim/Pacing-v0": "35a3dc0e976eec756a0ba52facd672d39bf76dad501e149dfcfb93379649a0ee",
 }
 HELP = (
     "{id} gives other results than before: if that is meant, bump the environment's version "

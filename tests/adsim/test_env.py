@@ -194,8 +194,8 @@ def test_last_entries_are_those_of_the_result():
         assert obs["last_spend"] == pytest.approx(result.price[result.won].sum())
         bought = feedback.amount[feedback.kind == EventKind.PURCHASE].sum()
         back = feedback.amount[feedback.kind == EventKind.REFUND].sum()
-        assert obs["last_purchases"] == pytest.approx(bought)
-        assert obs["last_refunds"] == pytest.approx(back)
+        assert obs["last_gmv"] == pytest.approx(bought)
+        assert obs["last_refunded"] == pytest.approx(back)
         terms = info["reward_terms"]
         assert terms["spend"] == -obs["last_spend"]
         assert terms["purchases"] == pytest.approx(0.3 * bought)

@@ -24,6 +24,7 @@ SMALL = {
     "market.population.n_advertisers": 5,
     "market.population.value_range": [0.1, 1.0],
 }
+SEED = derive(0, Stream.HISTORY)  # structure seed 0
 
 
 def small_world(num_worlds=1, **overrides):
@@ -33,12 +34,11 @@ def small_world(num_worlds=1, **overrides):
 def test_history_visits_ticks_of_an_earlier_week():
     # 240 auctions at 60 a tick: 4 visits, evenly spread over ticks 0..7: 0, 2, 4 and 7; at most
     # 60 auctions of each, evenly spread, are told and stand for all of its auctions.
-    world = small_world(**{"traffic.profile": "flat"})
-    history = sample_history(world)
-    seed = derive(world.config.structure_seed, Stream.HISTORY)
+    world = small_world(**{"traffic.profile": "flat", "drift.share": 0.0})
+    history = sample_history(world, SEED)
     told, weight = [], []
     for tick in (0, 2, 4, 7):
-        world.reset(np.array([0]), [seed])
+        world.reset(np.array([0]), [SEED])
         world.tick[0] = tick
         world.redraw(np.array([0]))
         count = int(world.drawn.filled[0])
@@ -58,12 +58,12 @@ def test_history_visits_ticks_of_an_earlier_week():
 
 
 @pytest.mark.parametrize("kind", ["landscape", "population"])
-def test_history_is_the_same_for_every_environment(kind):
+def test_history_before_the_first_episode_is_that_of_the_structure(kind):
     overrides = SMALL | {"market.kind": kind}
     config = load("default", overrides).world
     histories = [
-        sample_history(small_world(**overrides)),
-        sample_history(small_world(3, **overrides)),
+        sample_history(small_world(**overrides), SEED),
+        sample_history(small_world(3, **overrides), SEED),
         make_campaign(make_world(config)).price_history,
         make_auction_env(overrides=overrides).campaign.price_history,
         make_pacing_env(overrides=overrides).campaign.price_history,
@@ -72,14 +72,41 @@ def test_history_is_the_same_for_every_environment(kind):
         assert find_difference(histories[0], other) is None
 
 
-def test_history_leaves_the_world_in_need_of_a_reset():
-    world, untouched = small_world(), small_world()
-    sample_history(world)
-    assert world.tick[0] == world.num_ticks
-    for each in (world, untouched):
-        each.reset(np.array([0]), [5])
-    assert find_difference(world.get_state(), untouched.get_state()) is None
-    assert find_difference(world.drawn, untouched.drawn) is None
+def test_every_episode_of_a_landscape_has_a_history_of_its_own():
+    env = make_auction_env(overrides=SMALL)
+    prices = []
+    for seed in (1, 2, 1):
+        env.reset(seed=seed)
+        prices.append(env.campaign.price_history.price)
+    assert not np.array_equal(prices[0][:20], prices[1][:20])
+    assert np.array_equal(prices[0], prices[2])
+
+
+def test_history_leaves_a_landscape_as_it_is():
+    world = small_world()
+    world.reset(np.array([0]), [5])
+    before, drawn = world.get_state(), world.drawn
+    sample_history(world, SEED)
+    assert find_difference(before, world.get_state()) is None
+    assert world.drawn is drawn
+    twin = small_world()
+    twin.reset(np.array([0]), [5])
+    for each in (world, twin):
+        each.play(np.full((1, each.num_slots), 1.0), np.array([0]))
+    assert find_difference(world.drawn, twin.drawn) is None
+
+
+def test_history_knows_nothing_of_the_campaigns_drift_and_shocks():
+    # A promotion that multiplies prices by 100, and effects that are all new every 12 hours.
+    quiet = {"drift.share": 1.0, "drift.time_constant_hours": 0.1, "drift.step_hours": 12.0}
+    shock = {"start_hours": 0.0, "end_hours": 96.0, "price": 100.0, "traffic": 2.0, "ctr": 3.0}
+    calm, shocked = small_world(**quiet), small_world(**quiet, shocks=[shock])
+    one, two = (make_campaign(world) for world in (calm, shocked))
+    assert find_difference(one.expected_traffic, two.expected_traffic) is None
+    assert find_difference(one.price_history, two.price_history) is None
+    for tick in range(8):  # hidden effects of every history tick are those of the start
+        with calm.source.rehearsal(0, SEED):
+            assert calm.source.groups(np.array([0]), np.array([tick]))[0][1] == 0
 
 
 def test_history_is_that_of_another_week():
@@ -93,7 +120,7 @@ def test_history_follows_the_prices_of_campaigns():
     # Log prices of 20 episodes against those of the history, weighted: equal means within 4 s.e.
     # (prices of an hour vary together: ticks are the units).
     world = small_world(20, **{"campaign.history_auctions": 8000, "time.num_ticks": 14})
-    history = sample_history(world)
+    history = sample_history(world, SEED)
     world.reset(np.arange(20), range(20))
     means, history_mean = [], np.average(np.log(history.price), weights=history.weight)
     for _ in range(14):
@@ -105,13 +132,15 @@ def test_history_follows_the_prices_of_campaigns():
 
 
 def test_history_of_a_population_holds_rivals_scores():
-    history = sample_history(small_world(**{"market.kind": "population", "market.reserve": 0.5}))
+    history = sample_history(
+        small_world(**{"market.kind": "population", "market.reserve": 0.5}), SEED
+    )
     assert history.price.min() >= 0.5
     assert (history.price > 0.5).mean() > 0.5
 
 
 def test_no_history():
-    history = sample_history(small_world(**{"campaign.history_auctions": 0}))
+    history = sample_history(small_world(**{"campaign.history_auctions": 0}), SEED)
     assert history.price.shape == history.weight.shape == history.pctr.shape == (0,)
     assert np.isnan(history.ctr)
     assert np.isnan(history.cpc)
@@ -120,7 +149,7 @@ def test_no_history():
 @pytest.mark.parametrize("wanted", [1, 7, 59, 100_000])
 def test_history_of_any_size(wanted):
     world = small_world(**{"campaign.history_auctions": wanted})
-    history = sample_history(world)
+    history = sample_history(world, SEED)
     assert 0 < history.price.size <= wanted
     assert (history.weight >= 1).all()
     assert np.isfinite([history.ctr, history.cpc]).all()

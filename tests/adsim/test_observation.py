@@ -93,7 +93,7 @@ def test_features_at_reset():
     assert (f.hour_sin, f.hour_cos) == pytest.approx((1, 0), abs=1e-6)
     angle = 2 * np.pi * 6 / 168
     assert (f.week_sin, f.week_cos) == pytest.approx((np.sin(angle), np.cos(angle)))
-    history = env.campaign.price_history
+    history = env.view.campaign.price_history  # of the structure: the scale stays the same
     scale = np.average(history.value, weights=history.weight)
     value = env.world.drawn.floats[VALUE, 0, :n].mean()
     assert f.mean_value == pytest.approx(squash(value / scale))
@@ -118,7 +118,7 @@ def test_features_after_two_ticks():
     f = named(obs)
     budget, margin, traffic = 3000.0, 0.3, env.campaign.expected_traffic
     plan = budget * traffic / traffic.sum()
-    history = env.campaign.price_history
+    history = env.view.campaign.price_history  # of the structure: the scale stays the same
     scale = np.average(history.value, weights=history.weight)
     assert f.time_left == 0.75
     assert f.budget_left == pytest.approx(1 - sum(spends) / budget)

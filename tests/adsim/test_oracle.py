@@ -262,3 +262,22 @@ def test_oracle_of_a_batch_is_that_of_single_worlds():
     mine, alone = Oracle(batch, 1), Oracle(single)
     assert all(np.array_equal(a, b) for a, b in zip(mine.truth(), alone.truth(), strict=True))
     assert mine.hindsight().net_value == alone.hindsight().net_value
+
+
+def test_bound_per_click_counts_the_expected_cost():
+    # A click priced at w / pCTR is due with probability P(click): with noisy pCTR the cost of
+    # winning is not w. The agent that knows this stays close to the bound.
+    overrides = SMALL | {"market.charge": "click", "platform_noise.ctr_sd": 1.0}
+    env = make_auction_env(overrides=overrides | {"campaign.budget": 1e6})
+    shares = []
+    for seed in range(4):
+        statement = play(env, make_agent("hindsight"), seed)
+        shares.append(statement.expected_net_value / env.oracle().hindsight().net_value)
+    assert np.mean(shares) == pytest.approx(1.0, abs=0.15)
+
+
+def test_hindsight_multiplier_is_unknown_in_a_population():
+    env = make_auction_env(overrides=SMALL | {"market.kind": "population"}, record_prices=True)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="not known in advance in a population market"):
+        env.oracle().hindsight_multiplier()

@@ -274,3 +274,16 @@ def test_actions_of_worlds_that_restart_are_ignored():
     rewards, over = vector.step(np.full((3, 64), np.nan))[1:3]
     assert not over.any()
     assert not rewards.any()
+
+
+@pytest.mark.parametrize("mode", ["SameStep", "NextStep"])
+def test_statement_is_that_of_the_last_finished_campaign(mode):
+    env = build.make_pacing_vector_env(2, "default", SMALL, autoreset_mode=mode)
+    env.reset(seed=0)
+    with pytest.raises(RuntimeError, match="not finished a campaign"):
+        env.statement(0)
+    total, over = np.zeros(2), np.zeros(2, dtype=bool)
+    while not over.all():
+        _, reward, over, _, _ = env.step(np.zeros(env.action_space.shape, np.float32))
+        total += reward
+    assert [env.statement(i).net_value for i in range(2)] == total.tolist()

@@ -8,6 +8,9 @@ class Oracle:
     def expected_net_value(self):
         return np.array([3.0, 6.0])
 
+    def click_probability(self):
+        return np.full(2, 0.1)
+
     def hindsight_multiplier(self):
         return 0.5
 
