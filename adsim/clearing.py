@@ -25,11 +25,12 @@ from numba import njit
 from numpy.typing import NDArray
 
 from adsim.kernels import CLICKS, CONTEXT, ITEM, P_CLICK, PCTR, PRICE, SPEND, USER, WINS
-from adsim.rng import ID_STRIDE, philox, to_uniform
+from adsim.rng import ID_STRIDE, Stream, philox, to_uniform
 
 FIRST_PRICE, GSP, VCG = 0, 1, 2
 MAX_SLOTS = 8
-_EXPOSURE, _OUTCOME, _RIVAL_CLICK = np.uint64(4), np.uint64(5), np.uint64(6)  # rng.Stream
+_EXPOSURE, _OUTCOME = np.uint64(Stream.EXPOSURE), np.uint64(Stream.OUTCOME)
+_RIVAL_CLICK = np.uint64(Stream.RIVAL_CLICK)
 _ZERO = np.uint64(0)
 
 
@@ -193,8 +194,9 @@ def clear_population(
             taken = allocate(scores_in, reserve, exposure, mechanism, scores, bidders, due)
             # The price to beat of the controlled campaign: the best rival's score.
             floats[PRICE, e, i] = max(scores[0] if bidders[0] != 0 else scores[1], reserve)
-            if reveal_all and bidders[0] >= 0:  # what the top slot cost its winner
-                price[e, i] = due[0] / own_pctr if per_click else due[0]
+            if reveal_all:  # the lowest bid that would have been shown
+                lowest = max(scores[slots - 1], reserve)
+                price[e, i] = lowest / own_pctr if per_click else lowest
             for j in range(taken):
                 a = bidders[j]
                 if a == 0:

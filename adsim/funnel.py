@@ -19,18 +19,18 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import njit
-from scipy.special import expit
 
-from adsim.config import WorldConfig
+from adsim.config import HeadConfig, WorldConfig
 from adsim.delays import DelayLaw, make_law, quantile
-from adsim.rng import normal_ppf, philox, to_uniform
+from adsim.effects import CURVE_AT, curve_logits, intent_integral
+from adsim.rng import Stream, normal_ppf, philox, to_uniform
 from adsim.types import FloatArray
 
 _GRID_MIN, _GRID_STEPS = -16.0, 64.0  # p_convert table: logits -16 .. 16 in steps of 1/64
 _MAX_SHIFT = 4.0  # delays depend on logits within this distance of the mean
 # Nodes of the two integrals: relative errors below 1e-6 for loadings up to .5, 1e-5 for 1.
 _INTENT_NODES, _AMOUNT_NODES = 9, 7
-OUTCOME = np.uint64(5)  # rng.Stream.OUTCOME as a compiled constant
+OUTCOME = np.uint64(Stream.OUTCOME)
 
 
 class Law(NamedTuple):
@@ -49,7 +49,7 @@ class Law(NamedTuple):
     max_purchases: int
     mean_later: float  # expected later purchases of a click with several
     gmv_hours: float
-    reference: FloatArray  # (2,) mean conversion and refund logits
+    reference: FloatArray  # (2,) mean conversion and refund logits of converters and refunders
     delay_dependence: FloatArray  # (2,) conversion, refund
     conversion_delay: DelayLaw
     refund_delay: DelayLaw
@@ -66,51 +66,60 @@ def normal_nodes(n: int) -> tuple[FloatArray, FloatArray]:
     return nodes, weights / weights.sum()
 
 
+def mean_logit_of_events(rate: float, head: HeadConfig) -> float:
+    """About the mean logit of the impressions with the event, given the overall rate.
+
+    For z ~ N(m, v) the rate is about sigmoid(m + v / 2 - v rate) and the mean over events
+    m + v (1 - rate), hence logit(rate) + v / 2. Delays that are centred there have the published
+    curves when pooled.
+    """
+    variance = head.sd**2 + head.interaction_sd**2
+    return float(np.log(rate / (1 - rate)) + 0.5 * variance)
+
+
 def make_funnel(config: WorldConfig) -> Law:
     """The funnel's parameters from the configuration."""
     effects, purchase, refund = config.effects, config.purchase, config.refund
     nodes, weights = normal_nodes(_INTENT_NODES)
     amount = normal_nodes(_AMOUNT_NODES if refund.amount_dependence else 1)
-    fine, fine_weights = normal_nodes(41)
     grid = _GRID_MIN + np.arange(int(-2 * _GRID_MIN * _GRID_STEPS) + 1) / _GRID_STEPS
-    table = expit(grid[:, None] + effects.unseen_intent_conversion * fine) @ fine_weights
-    curve = np.clip(np.array(refund.curve), 1e-6, 1 - 1e-6)
-    logits = refund.curve_strength * np.log(curve / (1 - curve))
     extra = np.arange(1, max(purchase.max_purchases - 1, 1))
     rate = max(refund.rate, 1e-9)
+    log_ratio = (purchase.single_log_ratio, purchase.first_log_ratio, purchase.later_log_ratio)
     return Law(
-        table,
-        np.array([0.1, 0.3, 0.5, 0.7, 0.9]),
-        logits - logits[0],
-        np.array(
+        p_convert=intent_integral(grid, effects.unseen_intent_conversion),
+        curve_at=CURVE_AT,
+        curve=curve_logits(config),
+        intent=np.array(
             [
                 effects.unseen_intent_conversion,
                 effects.unseen_intent_refund,
                 effects.unseen_intent_repurchase,
             ]
         ),
-        refund.amount_dependence,
-        purchase.exact_share,
-        np.array([purchase.single_log_ratio, purchase.first_log_ratio, purchase.later_log_ratio]),
-        purchase.first_log_sd,
-        purchase.later_log_sd,
-        purchase.continuation,
-        purchase.max_purchases,
-        float(1.0 + np.sum(purchase.continuation**extra)) if purchase.max_purchases > 1 else 0.0,
-        config.windows.gmv_hours,
-        np.log(
+        amount_dependence=refund.amount_dependence,
+        exact_share=purchase.exact_share,
+        log_ratio=np.array(log_ratio),
+        first_sd=purchase.first_log_sd,
+        later_sd=purchase.later_log_sd,
+        continuation=purchase.continuation,
+        max_purchases=purchase.max_purchases,
+        mean_later=float(1.0 + np.sum(purchase.continuation**extra)),
+        gmv_hours=config.windows.gmv_hours,
+        reference=np.array(
             [
-                config.conversion.cvr / (1 - config.conversion.cvr),
-                rate / (1 - rate),
+                mean_logit_of_events(config.conversion.cvr, effects.conversion),
+                mean_logit_of_events(rate, effects.refund),
             ]
         ),
-        np.array([config.conversion.delay_dependence, refund.delay_dependence]),
-        make_law(config.conversion.delay),
-        make_law(refund.delay),
-        make_law(purchase.later_delay),
-        nodes,
-        weights,
-        *amount,
+        delay_dependence=np.array([config.conversion.delay_dependence, refund.delay_dependence]),
+        conversion_delay=make_law(config.conversion.delay),
+        refund_delay=make_law(refund.delay),
+        later_delay=make_law(purchase.later_delay),
+        nodes=nodes,
+        weights=weights,
+        amount_nodes=amount[0],
+        amount_weights=amount[1],
     )
 
 

@@ -82,7 +82,7 @@ def make_campaign(world: World) -> Campaign:
     """The terms of the controlled campaign, and its price history."""
     config = world.config
     terms, targets = config.campaign, config.campaign.targets
-    history = getattr(world.source, "price_history", None)
+    history = world.source.price_history
     if history is None:
         history = sample_history(world, derive(config.structure_seed, Stream.HISTORY))
     return Campaign(

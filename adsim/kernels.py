@@ -5,7 +5,7 @@ can share a batch. Arrays of a tick live in two blocks, `floats` (9, E, M) and `
 whose rows are named below; padding stays 0.
 """
 
-# ruff: noqa: ANN001, ANN201, ANN202 - compiled functions: numba infers their types
+# ruff: noqa: ANN001, ANN201 - compiled functions: numba infers their types
 
 from typing import NamedTuple
 
@@ -13,10 +13,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from adsim.effects import Alias
 from adsim.feedback import PURCHASE, REFUND, push
 from adsim.funnel import click_outcome, expectation, lookup, sigmoid
-from adsim.rng import ID_STRIDE, normal_ppf, philox, to_uniform
-from adsim.structure import Alias
+from adsim.rng import ID_STRIDE, Stream, normal_ppf, philox, to_uniform
 from adsim.types import FloatArray, IntArray
 
 # Rows of the float block.
@@ -27,7 +27,8 @@ USER, CONTEXT, ITEM = range(3)
 WINS, SPEND, CLICKS, EXPECTED_GMV, EXPECTED_NET_GMV, ACCRUED = range(6)
 EXPECTED_CLICKS, EXPECTED_CONVERSIONS = 6, 7
 NUM_TOTALS = 8
-_TRAFFIC, _MARKET, _EXPOSURE, _OUTCOME = (np.uint64(k) for k in (2, 3, 4, 5))  # rng.Stream
+_TRAFFIC, _MARKET = np.uint64(Stream.TRAFFIC), np.uint64(Stream.MARKET)
+_EXPOSURE, _OUTCOME = np.uint64(Stream.EXPOSURE), np.uint64(Stream.OUTCOME)
 _ZERO, _LOW = np.uint64(0), np.uint64(0xFFFFFFFF)
 _HIGH = np.uint64(32)
 
@@ -174,7 +175,7 @@ def clear_prices(
 
 
 @njit
-def _responses(tables, offset, t, user, context, item):
+def responses(tables, offset, t, user, context, item):
     """Refund, log-amount and repurchase responses of an impression."""
     u, c, a = tables.user[user], tables.context[context], tables.item[item]
     return (
@@ -192,7 +193,7 @@ def appraise(worlds, tick, floats, ints, count, won, tables, offset, law, totals
             if not won[e, i]:
                 continue
             item = ints[ITEM, e, i]
-            r, g, q = _responses(
+            r, g, q = responses(
                 tables, offset, tick[e], ints[USER, e, i], ints[CONTEXT, e, i], item
             )
             p_click, list_price = floats[P_CLICK, e, i], tables.list_price[item]
@@ -214,7 +215,7 @@ def schedule(
         e, i = clicks[row]
         t = tick[e]
         item, impression = ints[ITEM, e, i], t * ID_STRIDE + i
-        r, g, q = _responses(tables, offset, t, ints[USER, e, i], ints[CONTEXT, e, i], item)
+        r, g, q = responses(tables, offset, t, ints[USER, e, i], ints[CONTEXT, e, i], item)
         n = click_outcome(
             law, seeds[e], np.uint64(impression), floats[TIME, e, i], floats[Z_CONVERT, e, i],
             r, g, q, tables.list_price[item], when, amount, refund_at,
@@ -237,7 +238,7 @@ def truth(worlds, tick, floats, ints, count, tables, offset, law, out):
     for e in worlds:
         for i in range(count[e]):
             item = ints[ITEM, e, i]
-            r, g, q = _responses(
+            r, g, q = responses(
                 tables, offset, tick[e], ints[USER, e, i], ints[CONTEXT, e, i], item
             )
             p_convert, p_refund, gmv, net = expectation(law, floats[Z_CONVERT, e, i], r, g, q)

@@ -5,8 +5,9 @@ import numpy as np
 from adsim.clearing import FIRST_PRICE, GSP, MAX_SLOTS, VCG, Field
 from adsim.config import WorldConfig
 from adsim.datasets.ipinyou import read_info
+from adsim.effects import Alias, alias_table
 from adsim.kernels import Landscape, Noise
-from adsim.structure import LATENT_DIM, NOISE_DIM, Alias, Structure, Tables, alias_table
+from adsim.structure import LATENT_DIM, NOISE_DIM, Structure, Tables
 from adsim.types import FloatArray
 
 _NO_ALIAS = Alias(np.zeros(0, np.uint32), np.zeros(0, np.int32))

@@ -56,7 +56,9 @@ class ReplaySource:
         self.log = read_auction_log(Path(replay.log))
         self.info: CampaignInfo | None = read_info(replay.info) if replay.info else None
         # Without the training log's counts nothing is known: the log itself is the future.
-        self.price_history = price_history(self.info) if self.info else NO_HISTORY
+        self.price_history: PriceHistory | None = (
+            price_history(self.info) if self.info else NO_HISTORY
+        )
         self.expected_traffic = np.full(config.time.num_ticks, float(self.num_slots))
         self._first = np.full(num_worlds, replay.first_auction, dtype=np.int64)
         self._check_start(replay.first_auction, "market.replay.first_auction")
@@ -81,9 +83,6 @@ class ReplaySource:
 
     def reset(self, worlds: IntArray, seeds: NDArray[np.uint64]) -> None:
         """Nothing to draw: the log is given."""
-
-    def prepare(self, worlds: IntArray, tick: IntArray) -> None:
-        """Nothing to prepare."""
 
     def rows(self, world: int, tick: int) -> slice:
         """Rows of the log that are the impressions of a tick."""

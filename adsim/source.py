@@ -6,6 +6,7 @@ and tells the truth to privileged callers. `replay.ReplaySource` does the same f
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,9 +19,9 @@ from adsim.funnel import make_funnel
 from adsim.kernels import Draw, appraise, draw, gather_features, schedule, truth
 from adsim.market import make_field, make_landscape, make_noise
 from adsim.rng import Stream, derive
-from adsim.structure import Structure
+from adsim.structure import CACHED_STEPS, Structure
 from adsim.traffic import Clock, draw_arrivals, make_clock, slots_per_tick
-from adsim.types import BoolArray, FloatArray, IntArray
+from adsim.types import BoolArray, FloatArray, IntArray, PriceHistory
 
 Int32Array = NDArray[np.int32]
 
@@ -32,6 +33,7 @@ class Source(Protocol):
     cardinalities: tuple[int, ...]  # (F,) sizes of the categorical fields
     num_scenes: int
     max_events_per_click: int
+    price_history: PriceHistory | None  # of the log; None if it is to be sampled
     expected_traffic: FloatArray  # (T,) expected impressions
 
     def choose(self, world: int, options: dict[str, Any]) -> None:
@@ -40,10 +42,6 @@ class Source(Protocol):
 
     def reset(self, worlds: IntArray, seeds: NDArray[np.uint64]) -> None:
         """New episodes for the given worlds; `seeds` (E,)."""
-        ...
-
-    def prepare(self, worlds: IntArray, tick: IntArray) -> None:
-        """Does what must not be done by several threads at once, before `draw`."""
         ...
 
     def draw(self, worlds: IntArray, seeds: NDArray[np.uint64], tick: IntArray, out: Draw) -> None:
@@ -90,6 +88,14 @@ class Source(Protocol):
         """Scenes (E, M) of contexts (E, M)."""
         ...
 
+    def get_state(self) -> dict[str, np.ndarray]:
+        """What the episode seeds do not determine."""
+        ...
+
+    def set_state(self, state: dict[str, np.ndarray]) -> None:
+        """Restores what `get_state` returned."""
+        ...
+
 
 class SyntheticSource:
     """The generative model of docs/model.md.
@@ -99,11 +105,16 @@ class SyntheticSource:
         num_worlds: E.
     """
 
+    price_history: PriceHistory | None = None
+
     def __init__(self, config: WorldConfig, num_worlds: int) -> None:
         self.config = config
         self.structures: list[Structure] = []
         self.clocks: list[Clock] = []
         self._of_world = np.zeros(num_worlds, dtype=np.int64)
+        # Structures that change with every episode are not worth much memory.
+        self._cached_steps = 2 if config.randomize_structure else CACHED_STEPS
+        self._lock = Lock()
         self._plain = config.model_copy(update={"shocks": ()})
         self._add(config.structure_seed)
         clock = self.clocks[0]
@@ -126,7 +137,7 @@ class SyntheticSource:
             self._of_world = np.arange(num_worlds)
 
     def _add(self, seed: int) -> None:
-        structure = Structure(self.config, seed)
+        structure = Structure(self.config, seed, self._cached_steps)
         self.structures.append(structure)
         self.clocks.append(make_clock(self.config, structure.bias))
 
@@ -147,7 +158,8 @@ class SyntheticSource:
                 seed, self.clocks[0].expected_traffic, self.num_slots
             )
             if self.config.randomize_structure:
-                structure = Structure(self.config, derive(seed, Stream.WORLD_STRUCTURE))
+                structure_seed = derive(seed, Stream.WORLD_STRUCTURE)
+                structure = Structure(self.config, structure_seed, self._cached_steps)
                 self.structures[world] = structure
                 self.clocks[world] = make_clock(self.config, structure.bias)
                 self.landscapes[world] = make_landscape(self.config, structure)
@@ -189,13 +201,6 @@ class SyntheticSource:
             (int(keys[0, g]), int(keys[1, g]), worlds[inverse.ravel() == g])
             for g in range(keys.shape[1])
         ]
-
-    def prepare(self, worlds: IntArray, tick: IntArray) -> None:
-        """Makes the tables of tick[e] before several threads read them."""
-        for s, step, _ in self.groups(worlds, tick):
-            self.structures[s].tables(step)
-            if self.config.market.kind == "population":
-                self.field(s, step)
 
     def draw(self, worlds: IntArray, seeds: NDArray[np.uint64], tick: IntArray, out: Draw) -> None:
         """Fills the impressions of tick[e] of the given worlds."""
@@ -264,7 +269,7 @@ class SyntheticSource:
             structure = self.structures[s]
             gather_features(
                 *(group, drawn.ints, drawn.filled, structure.user_ids, structure.item_ids),
-                *(structure.context_ids, structure.tables(0).scene, features, scene),
+                *(structure.context_ids, structure.scene_of, features, scene),
             )
         return features, scene
 
@@ -292,9 +297,25 @@ class SyntheticSource:
 
     def field(self, s: int, step: int) -> Field:
         """The advertisers' tables of a structure at a drift step (population market)."""
-        if (s, step) not in self._fields:
-            if len(self._fields) > 4 * len(self.structures):
-                self._fields.clear()
-            structure = self.structures[s]
-            self._fields[s, step] = make_field(self.config, structure, structure.tables(step))
-        return self._fields[s, step]
+        with self._lock:
+            if (s, step) not in self._fields:
+                if len(self._fields) >= self._cached_steps * len(self.structures):
+                    self._fields.clear()
+                structure = self.structures[s]
+                self._fields[s, step] = make_field(self.config, structure, structure.tables(step))
+            return self._fields[s, step]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the lock."""
+        return {**self.__dict__, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = Lock()
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """Nothing that the seeds do not determine."""
+        return {}
+
+    def set_state(self, state: dict[str, np.ndarray]) -> None:
+        """Nothing to restore."""

@@ -9,35 +9,38 @@ where every main effect and latent is a sum over the entity's field values, so t
 observable through the 22 ids. Partial sums per entity are tabulated once per drift step.
 """
 
-# ruff: noqa: ANN001, ANN202 - compiled functions: numba infers their types
 
-from typing import NamedTuple
+
+from collections import OrderedDict
+from threading import Lock
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
-from numpy.typing import NDArray
 from scipy.special import expit, ndtri
 
 from adsim.config import EntitiesConfig, HeadConfig, WorldConfig
+from adsim.effects import (
+    Alias,
+    Float32Array,
+    Int32Array,
+    alias_table,
+    draw_ids,
+    intent_integral,
+    refund_curve,
+    solve_bias,
+    sum_rows,
+    zipf_weights,
+)
 from adsim.rng import Stream, generator, uniforms
 from adsim.types import FloatArray
-
-Float32Array = NDArray[np.float32]
-Int32Array = NDArray[np.int32]
 
 HEADS = ("click", "conversion", "refund", "amount", "repurchase")
 LATENT_DIM = 8  # D, of the user x item x scene interaction
 NOISE_DIM = 3  # rivals' errors share this many user and this many context components
 _CALIBRATION_DRAWS = 20_000
+_CALIBRATION_STEPS = 8
 _NO_SPREAD = 1e-9  # a field with one value has no effect; its spread is rounding noise
-_CACHED_STEPS = 16  # drift steps whose tables are kept; about 2 MB each
-
-
-class Alias(NamedTuple):
-    """Walker's alias table of a discrete distribution."""
-
-    accept: NDArray[np.uint32]  # (n,) keep the drawn index if the low 32 bits are below this
-    other: Int32Array  # (n,) else take this one
+CACHED_STEPS = 32  # drift steps whose tables are kept; about 2 MB each
 
 
 class Tables(NamedTuple):
@@ -62,57 +65,6 @@ class FieldEffects(NamedTuple):
     rows: Int32Array  # (n, fields) index into V of each entity's values
 
 
-@njit(cache=True, nogil=True)
-def _sum_rows(values, rows):
-    """(n, 5) sums of the value rows (V, 5) that each entity's fields (n, fields) point to."""
-    out = np.zeros((rows.shape[0], values.shape[1]))
-    for i in range(rows.shape[0]):
-        for f in range(rows.shape[1]):
-            for head in range(values.shape[1]):
-                out[i, head] += values[rows[i, f], head]
-    return out
-
-
-def zipf_weights(n: int, exponent: float) -> FloatArray:
-    """Probabilities proportional to rank ** -exponent, (n,)."""
-    weights = np.arange(1, n + 1, dtype=np.float64) ** -exponent
-    return weights / weights.sum()
-
-
-def alias_table(weights: FloatArray) -> Alias:
-    """Walker's table for drawing an index with the given relative weights (n,).
-
-    Source: Vose, "A linear algorithm for generating random numbers with a given
-    distribution" (1991).
-    """
-    n = weights.size
-    scaled = weights * (n / weights.sum())
-    accept, other = np.ones(n), np.arange(n, dtype=np.int32)
-    small, large = list(np.flatnonzero(scaled < 1.0)), list(np.flatnonzero(scaled >= 1.0))
-    while small and large:
-        low, high = small.pop(), large.pop()
-        accept[low], other[low] = scaled[low], high
-        scaled[high] -= 1.0 - scaled[low]
-        (small if scaled[high] < 1.0 else large).append(high)
-    return Alias(np.minimum(accept * 2.0**32, 2.0**32 - 1).astype(np.uint32), other)
-
-
-def draw_ids(
-    rng: np.random.Generator,
-    n: int,
-    first: Int32Array,
-    cardinalities: tuple[int, ...],
-    exponent: float,
-) -> Int32Array:
-    """Field ids (n, 1 + len(cardinalities)) of n entities; `first` (n,) is the leading column."""
-    columns = [first]
-    columns += [
-        rng.choice(size, n, p=zipf_weights(size, exponent)).astype(np.int32)
-        for size in cardinalities
-    ]
-    return np.ascontiguousarray(np.stack(columns, axis=1), dtype=np.int32)
-
-
 class Structure:
     """Entity tables and hidden effects of a world; a pure function of (config, seed).
 
@@ -122,8 +74,8 @@ class Structure:
         bias: (5,) logit (log) offsets that give the configured mean rates.
     """
 
-    def __init__(self, config: WorldConfig, seed: int) -> None:
-        self.config, self.seed = config, seed
+    def __init__(self, config: WorldConfig, seed: int, cached_steps: int = CACHED_STEPS) -> None:
+        self.config, self.seed, self._cached_steps = config, seed, cached_steps
         entities = config.entities
         rng = generator(seed, Stream.STRUCTURE)
         self.num_items = entities.items_per_advertiser * self._num_advertisers()
@@ -138,11 +90,12 @@ class Structure:
             entities.num_scenes
         )
         self.rival_draws = rng.random((4, self._num_advertisers()))
-        self._drift = np.zeros((0, 0))
-        self._drift_step = -1
+        self._states: list[FloatArray] = []  # drift of all steps so far
+        self._lock = Lock()
+        self._cache: OrderedDict[int, Tables] = OrderedDict()
+        self.scene_of = np.ascontiguousarray(self.context_ids[:, 0])
         self.bias = np.zeros(5)
         self.bias = self._calibrate()
-        self._cache: dict[int, Tables] = {}
 
     def _num_advertisers(self) -> int:
         market = self.config.market
@@ -272,13 +225,13 @@ class Structure:
         total = sum(e.fixed.shape[0] for e in self._all_effects())
         config = self.config.drift
         a = np.exp(-config.step_hours / config.time_constant_hours)
-        if step < self._drift_step or self._drift_step < 0:
-            self._drift_step, self._drift = 0, self._innovation(total, 0)
-        while self._drift_step < step:
-            self._drift_step += 1
-            noise = self._innovation(total, self._drift_step)
-            self._drift = a * self._drift + np.sqrt(1 - a * a) * noise
-        return self._drift
+        total = sum(effects.fixed.shape[0] for effects in self._all_effects())
+        while len(self._states) <= step:
+            noise = self._innovation(total, len(self._states))
+            if self._states:
+                noise = a * self._states[-1] + np.sqrt(1 - a * a) * noise
+            self._states.append(noise)
+        return self._states[step]
 
     def _innovation(self, total: int, step: int) -> FloatArray:
         ids = np.arange(total)
@@ -297,17 +250,27 @@ class Structure:
             values = effects.fixed
             if state is not None:
                 values = values + effects.drifting * state[start:stop]
-            sums.append(_sum_rows(values, effects.rows))
+            sums.append(sum_rows(values, effects.rows))
             start = stop
         return sums
 
     def tables(self, step: int) -> Tables:
-        """What the compiled loops read at a drift step; kept for the last few steps."""
-        if step not in self._cache:
-            if len(self._cache) >= _CACHED_STEPS:
-                self._cache.pop(min(self._cache))
-            self._cache[step] = self._make_tables(step)
-        return self._cache[step]
+        """What the compiled loops read at a drift step; the steps used last are kept."""
+        with self._lock:
+            if step not in self._cache:
+                if len(self._cache) >= self._cached_steps:
+                    self._cache.popitem(last=False)
+                self._cache[step] = self._make_tables(step)
+            self._cache.move_to_end(step)
+            return self._cache[step]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the lock; tables are made anew."""
+        return {**self.__dict__, "_lock": None, "_cache": OrderedDict()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = Lock()
 
     def _make_tables(self, step: int) -> Tables:
         user, item, context = self.main_effects(step)
@@ -316,7 +279,7 @@ class Structure:
             np.ascontiguousarray(np.hstack([context, self.context_noise]), np.float32),
             np.ascontiguousarray(item, np.float32),
             self.weight,
-            np.ascontiguousarray(self.context_ids[:, 0]),
+            self.scene_of,
             self.list_price,
             self.user_alias,
             self.context_alias,
@@ -324,14 +287,21 @@ class Structure:
         )
 
     def _calibrate(self) -> FloatArray:
-        """Offsets (5,) that give the configured mean rates over the controlled catalogue."""
+        """Offsets (5,) that give the configured mean rates over the controlled catalogue.
+
+        Mean over the campaign: the draws are spread over its drift steps.
+        """
         config, rng = self.config, generator(self.seed, Stream.STRUCTURE + 1000)
         n = _CALIBRATION_DRAWS
         user = rng.choice(self.user_weights.size, n, p=self.user_weights)
         context = rng.choice(self.context_weights.size, n, p=self.context_weights)
         item = rng.choice(self.item_weights.size, n, p=self.item_weights)
-        sums = self.main_effects(0)
-        z = sums[0][user] + sums[1][item] + sums[2][context]
+        last = self.drift_step(config.time.horizon_hours - config.time.tick_hours)
+        steps = np.unique(np.linspace(0, last, _CALIBRATION_STEPS).astype(np.int64))
+        z = np.empty((n, 5))
+        for part, step in zip(np.array_split(np.arange(n), steps.size), steps, strict=True):
+            sums = self.main_effects(int(step))
+            z[part] = sums[0][user[part]] + sums[1][item[part]] + sums[2][context[part]]
         weight = self.weight[item, self.context_ids[context, 0]]
         latent = self.user_latent[user]
         z[:, 0] += (latent * weight[:, :LATENT_DIM]).sum(axis=1)
@@ -350,34 +320,11 @@ class Structure:
         several = rng.random(n) < expit(again + bias[4])
         at_list_price = ~several & (rng.random(n) < purchase.exact_share)
         amount = np.where(at_list_price, 0.0, rng.standard_normal(n))
-        refund = z[:, 2] + refund_curve(config, self._p_convert(z[:, 1] + bias[1]))
+        refund = z[:, 2] + refund_curve(
+            config, intent_integral(z[:, 1] + bias[1], effects.unseen_intent_conversion)
+        )
         refund += effects.unseen_intent_refund * intent + config.refund.amount_dependence * amount
         bias[2] = (
             solve_bias(refund, config.refund.rate, buys) if config.refund.rate > 0 else -np.inf
         )
         return bias
-
-    def _p_convert(self, z: FloatArray) -> FloatArray:
-        """P(convert | click) with the unseen intent integrated out (Gauss-Hermite)."""
-        nodes, weights = np.polynomial.hermite_e.hermegauss(21)
-        loading = self.config.effects.unseen_intent_conversion
-        return expit(z[:, None] + loading * nodes) @ (weights / weights.sum())
-
-
-def refund_curve(config: WorldConfig, p_convert: FloatArray) -> FloatArray:
-    """Refund logit relative to its value at CVR .1, as a function of CVR (TESLA, fig. 3)."""
-    curve = np.clip(np.array(config.refund.curve), 1e-6, 1 - 1e-6)
-    logits = config.refund.curve_strength * (np.log(curve / (1 - curve)))
-    return np.interp(p_convert, np.array([0.1, 0.3, 0.5, 0.7, 0.9]), logits - logits[0])
-
-
-def solve_bias(z: FloatArray, rate: float, weights: FloatArray | None = None) -> float:
-    """Offset b with weighted mean of sigmoid(z + b) equal to `rate`, by bisection."""
-    low, high = -40.0, 40.0
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        if np.average(expit(z + middle), weights=weights) < rate:
-            low = middle
-        else:
-            high = middle
-    return 0.5 * (low + high)

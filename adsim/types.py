@@ -183,8 +183,8 @@ class Agent(Protocol):
 class Rivals(Protocol):
     """Bidding policy of the advertisers 1..A-1 of a population market, for E worlds at once."""
 
-    def reset(self, worlds: IntArray) -> None:
-        """Starts new campaigns in the given worlds."""
+    def reset(self, worlds: IntArray, budgets: FloatArray) -> None:
+        """Starts new campaigns in the given worlds (W,) with the given budgets (W, A)."""
         ...
 
     def multipliers(self, tick: IntArray, budget_left: FloatArray) -> FloatArray:

@@ -110,7 +110,6 @@ class World:
         if self._pool is None or worlds.size < 2:
             work(worlds)
             return
-        self.source.prepare(worlds, self.tick)  # tables are made here, then only read
         for future in [
             self._pool.submit(work, p) for p in np.array_split(worlds, self._num_threads)
         ]:
@@ -135,7 +134,7 @@ class World:
                 structure = self.source.structures[world]
                 self.budget_left[world] = advertiser_budgets(self.config, structure)
         if self.rivals is not None:
-            self.rivals.reset(worlds)
+            self.rivals.reset(worlds, self.budget_left[worlds])
         for world in worlds:
             self.recorded[world] = Recorded([], [], [])
         self.redraw(worlds)
@@ -265,7 +264,9 @@ class World:
         n = int(drawn.filled[world])
         if self.config.market.charge == "impression":
             return np.ones(n)
-        return drawn.floats[P_CLICK, world, :n] / drawn.floats[PCTR, world, :n]
+        pctr = drawn.floats[PCTR, world, :n]
+        p_click = drawn.floats[P_CLICK, world, :n]
+        return np.divide(p_click, pctr, out=np.full(n, np.inf), where=pctr > 0)
 
     def _release(self, worlds: IntArray, click_rows: IntArray) -> Released:
         """Takes from the queue what became observable in the tick, and logs it."""
@@ -328,11 +329,10 @@ class World:
             "tick": self.tick.copy(),
             "budget_left": self.budget_left.copy(),
         }
-        parts = {"ledger": self.ledger, "queue": self.queue, "log": self.log}
+        parts: dict[str, Any] = {"ledger": self.ledger, "queue": self.queue, "log": self.log}
+        parts["source"] = self.source
         if self.rivals is not None:
             parts["rivals"] = self.rivals
-        if hasattr(self.source, "get_state"):
-            parts["source"] = self.source
         for prefix, part in parts.items():
             state |= {f"{prefix}.{name}": array for name, array in part.get_state().items()}
         for name in Recorded._fields if self.record_prices else ():
@@ -369,6 +369,5 @@ class World:
         self.log.set_state(part("log"))
         if self.rivals is not None:
             self.rivals.set_state(part("rivals"))
-        if hasattr(self.source, "set_state"):
-            self.source.set_state(part("source"))
+        self.source.set_state(part("source"))
         self.redraw(worlds)

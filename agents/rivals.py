@@ -65,7 +65,7 @@ class ScriptedRivals:
         paces = np.isin(names, ("pid", "dual"))
         step = gain * len(share) ** -0.5 * paces  # eta ~ T^{-1/2}
         self._gains = PIDGains(proportional * step * (names == "pid"), step, 0.0)
-        self._unit = budgets / len(share)  # (A,) currency per mean tick
+        self._num_ticks = len(share)
         rest = np.cumsum(share[::-1])[::-1]
         # (T,) traffic of a tick / traffic from it to the end
         self._share = np.divide(share, rest, out=np.zeros_like(share), where=rest > 0)
@@ -76,14 +76,15 @@ class ScriptedRivals:
         self._integral = self._log_multiplier.copy()  # (E, A)
         self._error = np.zeros(shape)  # (E, A) of the last tick
         self._budget_left = np.tile(budgets, (num_worlds, 1))  # (E, A) before the tick
-        self._budgets = budgets
+        self._unit = self._budget_left / self._num_ticks  # (E, A) currency per mean tick
 
-    def reset(self, worlds: IntArray) -> None:
-        """Starts new campaigns in the worlds (n,)."""
+    def reset(self, worlds: IntArray, budgets: FloatArray) -> None:
+        """Starts new campaigns in the worlds (n,) with budgets (n, A), currency."""
         self._log_multiplier[worlds] = self._first
         self._integral[worlds] = self._first
         self._error[worlds] = 0.0
-        self._budget_left[worlds] = self._budgets
+        self._budget_left[worlds] = budgets
+        self._unit[worlds] = budgets / self._num_ticks
 
     def multipliers(self, tick: IntArray, budget_left: FloatArray) -> FloatArray:
         """Factors (E, A) on the advertisers' value estimates, in (0, 1].
@@ -111,6 +112,7 @@ class ScriptedRivals:
             "integral": self._integral.copy(),
             "error": self._error.copy(),
             "budget_left": self._budget_left.copy(),
+            "unit": self._unit.copy(),
         }
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
@@ -120,7 +122,7 @@ class ScriptedRivals:
             ValueError: if an array is missing or of another shape.
         """
         shape = self._error.shape
-        for name in ("log_multiplier", "integral", "error", "budget_left"):
+        for name in ("log_multiplier", "integral", "error", "budget_left", "unit"):
             if name not in state or np.shape(state[name]) != shape:
                 raise ValueError(f"state[{name!r}] must be an array of shape {shape}")
             setattr(self, f"_{name}", np.array(state[name], np.float64))

@@ -29,6 +29,7 @@ ADSIM_ORDER = (
     "config",
     "rng",
     "delays",
+    "effects",
     "structure",
     "traffic",
     "funnel",

@@ -17,8 +17,8 @@ import adsim  # noqa: F401 - registers the environments
 
 # sha256 of what a rollout returned, floats rounded to 9 significant digits (float32: to 5).
 GOLDEN = {
-    "adsim/Auction-v0": "4b1f3be4f9ebce626c910949c9972003f56b002888e24817995e296776394b4c",
-    "adsim/Pacing-v0": "35a3dc0e976eec756a0ba52facd672d39bf76dad501e149dfcfb93379649a0ee",
+    "adsim/Auction-v0": "c9f4787e80e0377e19416e581099de15cee542dd6fd4d39ec1ba1e6bd95b04af",
+    "adsim/Pacing-v0": "325f1be3363b61678517c54156cad7a2d480d908e4746f0c26ef00f01139626b",
 }
 HELP = (
     "{id} gives other results than before: if that is meant, bump the environment's version "

@@ -283,8 +283,9 @@ class Case:
             compiled_payment(self.mechanism, padded, market.reserve, self.exposure, j)
             for j in range(slots)
         ]
-        if market.reveal == "all" and ranked:
-            out["price"][e, i] = due[0] / (pctr if self.per_click else 1.0)
+        if market.reveal == "all":
+            lowest = max(padded[slots - 1], market.reserve)
+            out["price"][e, i] = lowest / (pctr if self.per_click else 1.0)
         ids = np.array([int(self.tick[e]) * ID_STRIDE + i])
         draw = lambda stream, block=0: uniforms(int(self.seeds[e]), stream, ids, block)[0]  # noqa: E731
         for j, a in enumerate(ranked[:slots]):

@@ -6,6 +6,7 @@ from scipy.special import expit
 from scipy.stats import chisquare, kstest, norm
 
 from adsim.config import WorldConfig
+from adsim.effects import refund_curve
 from adsim.funnel import (
     click_outcome,
     delay_exponent,
@@ -15,7 +16,6 @@ from adsim.funnel import (
     normal_nodes,
     refund_logit,
 )
-from adsim.structure import refund_curve
 
 NODES, WEIGHTS = normal_nodes(200)
 # Linear interpolation in steps h = 1/64 of a function like e^z: h^2 / 8 = 3.05e-5, relative.

@@ -6,6 +6,7 @@ from numba import njit
 from scipy.special import expit, ndtri
 
 from adsim.config import WorldConfig
+from adsim.effects import alias_table
 from adsim.feedback import PURCHASE, REFUND, FeedbackQueue
 from adsim.funnel import click_outcome, expectation, lookup
 from adsim.kernels import (
@@ -35,7 +36,6 @@ from adsim.kernels import (
 )
 from adsim.rng import ID_STRIDE, Stream, uniforms, words
 from adsim.source import SyntheticSource
-from adsim.structure import alias_table
 
 ENTITIES = {
     "num_users": 700,

@@ -49,7 +49,7 @@ def test_reset_restores_the_given_worlds_only():
     first = crowd.multipliers(tick, budget)
     crowd.observe(tick, np.full((3, 4), 30.0))
     moved = crowd.multipliers(tick + 1, budget - 30.0)
-    crowd.reset(np.array([1]))
+    crowd.reset(np.array([1]), np.full((1, 4), 40.0))
     again = crowd.multipliers(np.array([1, 0, 1]), budget)
     assert np.array_equal(again[1], first[1])
     assert np.array_equal(again[[0, 2]], moved[[0, 2]])
