@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.error import ResetNeeded
 
-from adsim.history import fresh_history, make_campaign
+from adsim.history import episode_campaign, make_campaign
 from adsim.ledger import NetValueStatement
 from adsim.observation import AuctionView, PacingView
 from adsim.oracle import Oracle
@@ -32,8 +32,16 @@ class CampaignEnv(gym.Env[Any, np.ndarray]):
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
         self.world, self.render_mode = world, render_mode
-        self.campaign: Campaign = make_campaign(world)
+        self.terms = make_campaign(world)
+        self._campaign: Campaign | None = self.terms
         self._started = False
+
+    @property
+    def campaign(self) -> Campaign:
+        """What an agent is told of the current episode before it starts."""
+        if self._campaign is None:
+            self._campaign = episode_campaign(self.world, self.terms)
+        return self._campaign
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -43,9 +51,7 @@ class CampaignEnv(gym.Env[Any, np.ndarray]):
         episode_seed = int(self.np_random.integers(2**63))
         self.world.source.choose(0, options or {})
         self.world.reset(_FIRST, [episode_seed])
-        history = fresh_history(self.world, episode_seed)
-        if history is not None:
-            self.campaign = self.campaign._replace(price_history=history)
+        self._campaign = None
         self.view.restart(_FIRST)
         self._started = True
         return self._observation(), self._info(None)
@@ -111,6 +117,9 @@ class CampaignEnv(gym.Env[Any, np.ndarray]):
             ValueError: the state belongs to another configuration or format.
         """
         meta = state["meta"]
+        missing = {"format", "environment", "config", "np_random", "started"} - set(meta)
+        if missing:
+            raise ValueError(f"state: meta lacks {sorted(missing)}")
         if meta.get("format") != _STATE_FORMAT:
             raise ValueError(f"state: format must be {_STATE_FORMAT}, got {meta.get('format')}")
         if meta["environment"] != type(self).__name__:
@@ -120,6 +129,7 @@ class CampaignEnv(gym.Env[Any, np.ndarray]):
         arrays = {name: value for name, value in state.items() if name != "meta"}
         self.np_random.bit_generator.state = meta["np_random"]
         self._started = bool(meta["started"])
+        self._campaign = None if self._started else self.terms
         self.world.set_state(arrays)
         self.view.set_state(
             {k.removeprefix("view."): v for k, v in arrays.items() if k.startswith("view.")}
@@ -232,7 +242,7 @@ class AuctionEnv(CampaignEnv):
 
     def __init__(self, world: World, render_mode: str | None = None) -> None:
         super().__init__(world, render_mode)
-        self.view = AuctionView(world, self.campaign)
+        self.view = AuctionView(world, self.terms)
         self.observation_space, self.action_space = (
             self.view.observation_space,
             self.view.action_space,
@@ -287,7 +297,7 @@ class PacingEnv(CampaignEnv):
         value_source: Any = None,
     ) -> None:
         super().__init__(world, render_mode)
-        self.view = PacingView(world, self.campaign, per_scene=per_scene, value_source=value_source)
+        self.view = PacingView(world, self.terms, per_scene=per_scene, value_source=value_source)
         self.observation_space, self.action_space = (
             self.view.observation_space,
             self.view.action_space,

@@ -9,6 +9,8 @@ from adsim.rng import Stream, derive
 from adsim.types import Campaign, PriceHistory, Targets
 from adsim.world import World
 
+_VISITED_TICKS = 48  # of the period before: its days and hours are all in it
+
 
 def sample_history(world: World, seed: int, index: int = 0) -> PriceHistory:
     """Auctions of the period before the campaign, spread over its ticks.
@@ -24,15 +26,14 @@ def sample_history(world: World, seed: int, index: int = 0) -> PriceHistory:
         index: which of the worlds.
     """
     wanted, source = world.config.campaign.history_auctions, world.source
-    mean = max(source.expected_traffic.mean(), 1.0)
-    visits = min(max(round(wanted / mean), 1), world.num_ticks) if wanted else 0
+    visits = min(_VISITED_TICKS, world.num_ticks, wanted)
     told = np.unique(np.linspace(0, world.num_ticks - 1, visits).astype(np.int64)).tolist()
     played = _played_ticks if world.config.market.kind == "population" else _drawn_ticks
     parts, weights = [np.zeros((3, 0))], [np.zeros(0)]
     with source.rehearsal(index, seed):
         for drawn in played(world, index, seed, told):
             count = int(drawn.filled[index])
-            keep = np.linspace(0, count - 1, min(count, max(wanted // visits, 1))).astype(np.int64)
+            keep = np.linspace(0, count - 1, min(count, wanted // visits)).astype(np.int64)
             parts.append(drawn.floats[[PRICE, PCTR, VALUE], index][:, keep])
             # A row stands for the auctions of its tick that are not told.
             weights.append(np.full(keep.size, count / max(keep.size, 1)))
@@ -67,24 +68,29 @@ def _played_ticks(world: World, index: int, seed: int, ticks: list[int]) -> Iter
     world.tick[index] = world.num_ticks
 
 
-def fresh_history(world: World, episode_seed: int, index: int = 0) -> PriceHistory | None:
-    """The history of one episode; None where it is the same for all of them.
+def episode_campaign(world: World, terms: Campaign, index: int = 0) -> Campaign:
+    """The terms with the price history of a world's current episode.
 
-    Constant rules are tuned on it, so that its luck must vary between episodes as it would in
-    reality. In a population market a period takes too long to play for every episode.
+    Constant rules are tuned on the history, so that its luck must vary between episodes as it
+    would in reality. In a population market a period takes too long to play for every episode:
+    there, and in a replay, the history is the same for all.
     """
     if world.config.market.kind != "landscape":
-        return None
-    return sample_history(world, derive(episode_seed, Stream.HISTORY), index)
+        return terms
+    seed = derive(int(world.seeds[index]), Stream.HISTORY)
+    return terms._replace(price_history=sample_history(world, seed, index))
 
 
 def make_campaign(world: World) -> Campaign:
-    """The terms of the controlled campaign, and its price history."""
+    """The terms of the controlled campaign, and a price history of its structure."""
     config = world.config
     terms, targets = config.campaign, config.campaign.targets
     history = world.source.price_history
     if history is None:
         history = sample_history(world, derive(config.structure_seed, Stream.HISTORY))
+    traffic = world.source.expected_traffic.copy()
+    for array in (traffic, *history[:4]):
+        array.flags.writeable = False
     return Campaign(
         budget=terms.budget,
         num_ticks=world.num_ticks,
@@ -96,7 +102,7 @@ def make_campaign(world: World) -> Campaign:
             net_roas=targets.net_roas or 0.0,
         ),
         price_history=history,
-        expected_traffic=world.source.expected_traffic.copy(),
+        expected_traffic=traffic,
         max_bid=terms.max_bid,
         mechanism=config.market.mechanism,
         charge=config.market.charge,

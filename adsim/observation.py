@@ -191,7 +191,8 @@ class PacingView:
         world: what is played.
         campaign: its terms.
         per_scene: one action component per scene instead of one for all.
-        value_source: value estimates (E, M), currency per shown impression; the platform's
+        value_source: maps the observation of Auction-v0, with a leading axis E, to value
+            estimates (E, M), currency per shown impression; the platform's
             pctr x pcvr x list price x margin by default.
     """
 
@@ -200,6 +201,7 @@ class PacingView:
     ) -> None:
         self.world, self.campaign = world, campaign
         self.value_source = value_source
+        self._shown = AuctionView(world, campaign)
         self.size = world.source.num_scenes if per_scene else 1
         low = np.array([-1.0 if name in SIGNED else 0.0 for name in PacingFeatures._fields])
         self.observation_space = spaces.Box(
@@ -234,7 +236,7 @@ class PacingView:
     def values(self) -> FloatArray:
         """Value estimates (E, M), currency per shown impression; 0 in padding."""
         if self.value_source is not None:
-            return self.value_source(self.world)
+            return self.value_source(self._shown.observation())
         return self.world.drawn.floats[VALUE]
 
     def bids(self, actions: Any, playing: BoolArray) -> FloatArray:

@@ -9,8 +9,6 @@ where every main effect and latent is a sum over the entity's field values, so t
 observable through the 22 ids. Partial sums per entity are tabulated once per drift step.
 """
 
-
-
 from collections import OrderedDict
 from threading import Lock
 from typing import Any, NamedTuple

@@ -15,13 +15,12 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from adsim.env import first_of
-from adsim.history import make_campaign
+from adsim.history import episode_campaign, make_campaign
 from adsim.ledger import NetValueStatement
 from adsim.observation import AuctionView, PacingView
 from adsim.oracle import Oracle
 from adsim.outcome import TickOutcome
-from adsim.types import BoolArray, IntArray
+from adsim.types import BoolArray, Campaign, IntArray
 from adsim.world import World
 
 
@@ -36,7 +35,7 @@ class CampaignVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self.world, self.num_envs = world, world.num_worlds
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {"autoreset_mode": self.autoreset_mode, "render_modes": []}
-        self.campaign = make_campaign(world)
+        self.terms = make_campaign(world)
         self._generators: list[np.random.Generator | None] = [None] * self.num_envs
         self._over = np.zeros(self.num_envs, dtype=bool)
         self._started = False
@@ -169,13 +168,17 @@ class CampaignVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             )
         return statement
 
+    def campaign(self, index: int) -> Campaign:
+        """What an agent is told of the current episode of a sub-environment."""
+        return episode_campaign(self.world, self.terms, index)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Ends the threads."""
+        self.world.close()
+
     def oracle(self, index: int) -> Oracle:
         """Privileged knowledge of a sub-environment."""
         return Oracle(self.world, index)
-
-    def single_info(self, infos: dict[str, Any], index: int) -> dict[str, Any]:
-        """The info of one sub-environment, without masks."""
-        return pick(infos, index)
 
 
 def with_masks(info: dict[str, Any], mask: BoolArray) -> dict[str, Any]:
@@ -222,19 +225,6 @@ def choose(fresh: dict[str, Any], old: dict[str, Any], mask: BoolArray) -> dict[
     return out
 
 
-def pick(infos: dict[str, Any], index: int) -> dict[str, Any]:
-    """One sub-environment's entries."""
-    plain = {k: v for k, v in infos.items() if not k.startswith("_")}
-    return first_of(
-        {
-            k: {n: v[n][index : index + 1] for n in v if not n.startswith("_")}
-            if isinstance(v, dict)
-            else v[index : index + 1]
-            for k, v in plain.items()
-        }
-    )
-
-
 class AuctionVectorEnv(CampaignVectorEnv):
     """E campaigns of `adsim.env.AuctionEnv` side by side; bids (E, M)."""
 
@@ -242,7 +232,7 @@ class AuctionVectorEnv(CampaignVectorEnv):
         self, world: World, autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP
     ) -> None:
         super().__init__(world, autoreset_mode)
-        self.view = AuctionView(world, self.campaign)
+        self.view = AuctionView(world, self.terms)
         self._set_spaces()
 
 
@@ -258,5 +248,5 @@ class PacingVectorEnv(CampaignVectorEnv):
         value_source: Any = None,
     ) -> None:
         super().__init__(world, autoreset_mode)
-        self.view = PacingView(world, self.campaign, per_scene=per_scene, value_source=value_source)
+        self.view = PacingView(world, self.terms, per_scene=per_scene, value_source=value_source)
         self._set_spaces()

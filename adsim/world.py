@@ -308,6 +308,12 @@ class World:
         self.__dict__.update(state)
         self._start_threads()
 
+    def close(self) -> None:
+        """Ends the threads; the world goes on with one."""
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+
     def _start_threads(self) -> None:
         several = self._num_threads > 1
         self._pool = ThreadPoolExecutor(self._num_threads) if several else None

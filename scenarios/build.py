@@ -1,9 +1,11 @@
 """From configuration to objects: worlds, environments, agents. The composition root."""
 
 import importlib
+import importlib.util
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from adsim.config import WorldConfig
@@ -100,10 +102,11 @@ def make_auction_vector_env(
     overrides: Mapping[str, Any] | None = None,
     autoreset_mode: str = "NextStep",
     num_threads: int = 1,
+    record_prices: bool = False,
 ) -> AuctionVectorEnv:
     """Vector entry point of adsim/Auction-v0."""
     config = resolve(scenario, overrides).world
-    world = make_world(config, num_envs, num_threads=num_threads)
+    world = make_world(config, num_envs, num_threads=num_threads, record_prices=record_prices)
     return AuctionVectorEnv(world, autoreset_mode)
 
 
@@ -113,26 +116,46 @@ def make_pacing_vector_env(
     overrides: Mapping[str, Any] | None = None,
     autoreset_mode: str = "NextStep",
     num_threads: int = 1,
+    record_prices: bool = False,
     per_scene: bool = False,
 ) -> PacingVectorEnv:
     """Vector entry point of adsim/Pacing-v0."""
     config = resolve(scenario, overrides).world
-    world = make_world(config, num_envs, num_threads=num_threads)
+    world = make_world(config, num_envs, num_threads=num_threads, record_prices=record_prices)
     return PacingVectorEnv(world, autoreset_mode, per_scene=per_scene)
 
 
 def make_agent(name: str) -> Any:
-    """An agent of the registry, or `module:Class` of the user's own.
+    """An agent of the registry, or the user's own: `module:Class` or `path/file.py:Class`.
 
     Raises:
-        ValueError: no such agent.
+        ValueError: no such agent, it cannot be made without arguments, or it lacks a method.
     """
-    if ":" in name:
-        module, _, attribute = name.partition(":")
-        try:
-            return getattr(importlib.import_module(module), attribute)()
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"agent {name!r} cannot be imported: {error}") from error
-    if name not in AGENTS:
-        raise ValueError(f"agent {name!r} does not exist: one of {', '.join(sorted(AGENTS))}")
-    return AGENTS[name]()
+    if ":" not in name:
+        if name not in AGENTS:
+            raise ValueError(f"agent {name!r} does not exist: one of {', '.join(sorted(AGENTS))}")
+        return AGENTS[name]()
+    origin, _, attribute = name.rpartition(":")
+    try:
+        agent = getattr(_user_module(origin), attribute)()
+    except Exception as error:  # whatever the user's code raises is the user's to mend
+        raise ValueError(f"agent {name!r} cannot be made: {error!r}") from error
+    lacking = [part for part in ("reset", "act", "observe") if not hasattr(agent, part)]
+    if not isinstance(getattr(agent, "privileged", None), bool):
+        lacking.append("privileged (True or False)")
+    if lacking:
+        raise ValueError(f"agent {name!r} lacks {', '.join(lacking)}: see adsim.types.Agent")
+    return agent
+
+
+def _user_module(origin: str) -> ModuleType:
+    """The module named so, or the Python file at that path."""
+    path = Path(origin if origin.endswith(".py") else f"{origin}.py")
+    if not path.is_file():
+        return importlib.import_module(origin)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -25,7 +25,7 @@ SetOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 
-def parse_seeds(text: str) -> list[int]:
+def parse_seeds(text: str, option: str = "--seeds") -> list[int]:
     """Seeds from "0-9", "1,4,7" or a mixture.
 
     Raises:
@@ -35,7 +35,7 @@ def parse_seeds(text: str) -> list[int]:
     for part in text.split(","):
         low, dash, high = part.strip().partition("-")
         if not low.isdigit() or (dash and not high.isdigit()) or (dash and int(high) < int(low)):
-            raise ValueError(f"--seeds: expected numbers >= 0 such as 0-9 or 1,4,7, got {text!r}")
+            raise ValueError(f"{option}: expected numbers >= 0 such as 0-9 or 1,4,7, got {text!r}")
         seeds.extend(range(int(low), int(high or low) + 1))
     return list(dict.fromkeys(seeds))
 
@@ -62,10 +62,14 @@ def run(
     ] = "default",
     agent: Annotated[
         list[str] | None,
-        typer.Option("--agent", "-a", help="Agent, or module:Class of your own; repeatable."),
+        typer.Option("--agent", "-a", help="Agent, or file.py:Class of your own; repeatable."),
     ] = None,
     seeds: Annotated[
         str | None, typer.Option(help="Episode seeds, e.g. 0-9; default: the scenario's.")
+    ] = None,
+    structures: Annotated[
+        str | None,
+        typer.Option(help="Structure seeds, e.g. 0-4: other users, items and hidden effects."),
     ] = None,
     set_: SetOption = None,
     out: Annotated[Path, typer.Option(help="Folder for tables and figures.")] = Path("results"),
@@ -83,6 +87,7 @@ def run(
         seed_list = parse_seeds(seeds) if seeds is not None else None
         run_command(
             *(scenario, agent, seed_list, parse_overrides(set_), out),
+            structures=parse_seeds(structures, "--structures") if structures is not None else None,
             as_json=json_,
             plots=not no_plots,
         )

@@ -22,6 +22,7 @@ def run_command(
     overrides: dict[str, Any],
     out: Path,
     *,
+    structures: list[int] | None = None,
     as_json: bool,
     plots: bool,
 ) -> None:
@@ -32,9 +33,11 @@ def run_command(
     folder = make_folder(out / scenario.name)
     parts: list[Tables] = []
     interrupted = False
-    with console.progress(f"run {scenario.name}", len(players) * len(chosen)) as advance:
+    worlds = structures or [scenario.world.structure_seed]
+    total = len(players) * len(chosen) * len(worlds)
+    with console.progress(f"run {scenario.name}", total) as advance:
         try:
-            for part in run(scenario, players, chosen, lambda note: advance(note=note)):
+            for part in run(scenario, players, chosen, worlds, lambda note: advance(note=note)):
                 parts.append(part)
         except KeyboardInterrupt:
             interrupted = True
@@ -42,7 +45,10 @@ def run_command(
         raise KeyboardInterrupt
     tables = results.concat(parts)
     rows = results.summarise(tables.trials)
-    written = results.save(tables, folder, describe(scenario, players, chosen, overrides, rows))
+    for old in folder.glob("*.png"):  # of an earlier run
+        old.unlink()
+    description = describe(scenario, players, chosen, overrides, rows)
+    written = results.save(tables, folder, {**description, "structures": worlds})
     if plots:
         from scenarios.plots import save_all
 
@@ -50,7 +56,7 @@ def run_command(
     if as_json:
         console.emit_json(rows, scenario=scenario.name, out=str(folder))
     else:
-        console.print_campaigns(_title(scenario, chosen), rows, _note(scenario))
+        console.print_campaigns(_title(scenario, chosen, worlds), rows, _note(scenario, worlds))
     console.stderr.print(f"{len(written)} files in {folder}", highlight=False)
     if interrupted:
         console.stderr.print(f"interrupted: {len(parts)} campaigns are in the tables")
@@ -72,14 +78,17 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
-def _title(scenario: Scenario, seeds: list[int]) -> str:
+def _title(scenario: Scenario, seeds: list[int], structures: list[int]) -> str:
     time_config = scenario.world.time
     days = time_config.horizon_hours / 24
-    return f"{scenario.name}: {days:g} days, {time_config.num_ticks} ticks, {len(seeds)} seeds"
+    worlds = f"{len(structures)} structures x " if len(structures) > 1 else ""
+    ticks = f"{days:g} days, {time_config.num_ticks} ticks"
+    return f"{scenario.name}: {ticks}, {worlds}{len(seeds)} seeds"
 
 
-def _note(scenario: Scenario) -> str:
-    note = "Means over seeds with 95 % t intervals; currency. Expected: given the impressions won."
+def _note(scenario: Scenario, structures: list[int]) -> str:
+    over = "structures" if len(structures) > 1 else f"seeds, given structure {structures[0]}"
+    note = f"Means with 95 % t intervals over {over}. Expected: given the impressions won."
     if scenario.world.market.kind == "population":
         note += " Hindsight: at the prices recorded in each agent's own run."
     return note
@@ -149,7 +158,7 @@ def replay_command(
         f"budget {config.campaign.budget:g} each",
         ["agent", "auctions", "won", "clicks", "cost", "cost per click"],
         cells,
-        "hindsight: most clicks affordable when all prices and clicks are known in advance.",
+        "bound: most clicks affordable when all prices and clicks are known in advance.",
     )
 
 

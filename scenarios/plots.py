@@ -4,8 +4,7 @@ Each function takes tables (of `results.Tables`) and an optional `ax`, draws int
 figure of its own, and returns the Axes; an unknown agent or scenario is a ValueError. No pyplot:
 nothing global is opened, so a notebook shows a figure by ending a cell with
 `plot_pacing(ticks).figure`. Money is in currency, durations in hours, or in days since the
-campaign's start. Colours are those of Okabe and Ito (2008), readable with colour-blindness; their
-yellow, too faint on paper, is left out.
+campaign's start.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,12 +28,9 @@ from matplotlib.ticker import (
 )
 
 from adsim.types import FloatArray
-from scenarios.results import Tables, interval, write_atomically
+from scenarios.palette import BLUE, GREEN, LINES, VERMILLION, styles_of
+from scenarios.results import Interval, Tables, by_campaign, clustered, write_atomically
 
-_BLUE, _VERMILLION, _GREEN = "#0072B2", "#D55E00", "#009E73"
-_COLOURS = (_BLUE, _VERMILLION, _GREEN, "#CC79A7", "#E69F00", "#56B4E9")
-_LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1)))
-_MARKERS = ("o", "s", "^", "D")
 _INK, _GREY, _PALE = "#222222", "#8C8C8C", "#BDBDBD"
 _TITLE_SIZE, _TEXT_SIZE, _SMALL_SIZE = 10.5, 9.0, 8.0  # points
 _WIDTH, _HEIGHT, _ROW_HEIGHT = 6.4, 4.2, 0.36  # inches; the last per agent of a leaderboard
@@ -68,8 +64,8 @@ def plot_pacing(
     ax = _dressed(ax, "Spend against plan", _TIME, f"cumulative spend ({unit})")
     if ticks.empty:
         return _nothing(ax, "no ticks")
-    shown, num_seeds = _names(ticks), len(_names(ticks, "seed"))
-    style = _styles([*(agents or ()), *shown])
+    shown, num_seeds = _names(ticks), _num_campaigns(ticks)
+    style = styles_of([*(agents or ()), *shown])
     edges = (0.0, 1.0) if num_seeds < _FEW_SEEDS else (0.1, 0.9)
     band = " and range" if num_seeds < _FEW_SEEDS else " and 10-90 % range"
     for name in shown:
@@ -82,7 +78,7 @@ def plot_pacing(
         ax.plot(x, paths.mean(axis=1), lw=1.8, label=name, **look)
     x, plan = _cumulative(ticks, scale * np.nan_to_num(_column(ticks, "target_spend")))
     if plan.any():
-        ax.plot(x, plan.mean(axis=1), color=_INK, ls=_LINES[3], lw=1.5, label="plan", zorder=3)
+        ax.plot(x, plan.mean(axis=1), color=_INK, ls=LINES[3], lw=1.5, label="plan", zorder=3)
     ax.title.set_text(
         f"Spend against plan\n{_of_seeds(num_seeds, band * (len(shown) <= _MOST_BANDS))}"
     )
@@ -110,15 +106,15 @@ def plot_net_value(
         return _nothing(ax, "no ticks")
     rows, agent = _chosen(ticks, "agent", agent)
     curves = {
-        "finally realised": (_column(rows, "accrued_net_gmv"), _GREEN, _LINES[1]),
-        "seen so far (cash)": (_column(rows, "gmv") - _column(rows, "refunded"), _BLUE, "-"),
-        "matured": (_column(rows, "matured_net_gmv"), _VERMILLION, _LINES[2]),
+        "finally realised": (_column(rows, "accrued_net_gmv"), GREEN, LINES[1]),
+        "seen so far (cash)": (_column(rows, "gmv") - _column(rows, "refunded"), BLUE, "-"),
+        "matured": (_column(rows, "matured_net_gmv"), VERMILLION, LINES[2]),
     }
     ax.axhline(0.0, color=_GREY, lw=0.8)
     for label, (net_gmv, colour, line) in curves.items():
         x, paths = _cumulative(rows, margin * net_gmv - _column(rows, "spend"))
         ax.plot(x, paths.mean(axis=1), color=colour, ls=line, lw=1.8, label=label)
-    seeds = _of_seeds(len(_names(rows, "seed")))
+    seeds = _of_seeds(_num_campaigns(rows))
     ax.title.set_text(f"Net value of {agent!r}: {seeds}\nthe last tick settles what is pending")
     return _with_legend(ax)
 
@@ -141,9 +137,9 @@ def plot_delays(events: pd.DataFrame, ax: Axes | None = None, *, agent: str | No
     delay = np.maximum(_column(rows, "delay_hours"), _DELAYS[0])  # no place for 0 on a log axis
     ax.title.set_text(f"Delay of the feedback that {agent!r} saw")
     curves = {
-        "first purchase since click": ((kind == "purchase") & (order == 0), _BLUE, "-"),
-        "later purchases since click": ((kind == "purchase") & (order > 0), _GREEN, _LINES[1]),
-        "refund since its purchase": (kind == "refund", _VERMILLION, _LINES[2]),
+        "first purchase since click": ((kind == "purchase") & (order == 0), BLUE, "-"),
+        "later purchases since click": ((kind == "purchase") & (order > 0), GREEN, LINES[1]),
+        "refund since its purchase": (kind == "refund", VERMILLION, LINES[2]),
     }
     longest = max(_DELAYS[-1], delay.max()) * 1.15
     for label, (chosen, colour, line) in curves.items():
@@ -183,12 +179,12 @@ def plot_prices(
         [price[won], price[~won]],
         bins=list(np.geomspace(low, high, _PRICE_BINS + 1)),
         stacked=True,
-        color=[_BLUE, _PALE],
+        color=[BLUE, _PALE],
         label=[f"won ({won.mean():.0%})", f"lost ({(~won).mean():.0%}), stacked on won"],
     )
     if np.isfinite(paid).any():
         median = float(np.nanmedian(paid))
-        ax.axvline(median, color=_INK, ls=_LINES[1], lw=1.4, label=f"median paid {median:.3g}")
+        ax.axvline(median, color=_INK, ls=LINES[1], lw=1.4, label=f"median paid {median:.3g}")
     subs = (1.0,) if high / low > 1e4 else (1.0, 2.0, 5.0)
     _log_axis(ax, LogLocator(subs=subs, numticks=20), FuncFormatter(_plain))
     ax.title.set_text(f"Price to beat in {price.size:,} auctions of {agent!r}")
@@ -202,7 +198,7 @@ def plot_leaderboard(
     scenario: str | None = None,
     agents: Sequence[str] | None = None,
 ) -> Axes:
-    """Expected and realised net value of each agent: mean and 95 % t-interval over seeds.
+    """Expected and realised net value of each agent: mean and 95 % interval (`results.clustered`).
 
     Args:
         trials: see `results.Tables`.
@@ -216,24 +212,28 @@ def plot_leaderboard(
     rows, scenario = _chosen(trials, "scenario", scenario)
     own = {name: _chosen(rows, "agent", name)[0] for name in _names(rows)}
     ax = _dressed(ax, *labels, height=max(_HEIGHT, 1.8 + _ROW_HEIGHT * len(own)))
-    style = _styles([*(agents or ()), *_names(trials)])
-    names = sorted(own, key=lambda name: interval(_column(own[name], "expected_net_value")).mean)
+    style = styles_of([*(agents or ()), *_names(trials)])
+
+    def spread(column: str, name: str) -> Interval:
+        return clustered(by_campaign(rows, column, name))
+
+    names = sorted(own, key=lambda name: spread("expected_net_value", name).mean)
     for y, name in enumerate(names):  # the best on top
-        _dot(ax, y + 0.13, _column(own[name], "expected_net_value"), style[name], filled=True)
-        _dot(ax, y - 0.13, _column(own[name], "net_value"), style[name], filled=False)
+        _dot(ax, y + 0.13, spread("expected_net_value", name), style[name], filled=True)
+        _dot(ax, y - 0.13, spread("net_value", name), style[name], filled=False)
         bound = _column(own[name], "hindsight")
         if np.isfinite(bound).any():
-            ax.vlines(np.nanmean(bound), y - 0.5, y + 0.5, color=_INK, ls=_LINES[3], lw=1.6)
+            ax.vlines(np.nanmean(bound), y - 0.5, y + 0.5, color=_INK, ls=LINES[3], lw=1.6)
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(-0.6, len(names) - 0.4)
     ax.tick_params(axis="y", labelsize=_TEXT_SIZE, length=0)
     ax.yaxis.grid(False)
-    seeds = _of_seeds(len(_names(rows, "seed")), " and 95 % interval")
+    seeds = _of_seeds(_num_campaigns(rows), " and 95 % interval")
     ax.title.set_text(f"Net value in scenario {scenario!r}\n{seeds}")
     handles = [Line2D([], [], ls="", marker="o", color=_INK, label="expected")]
     handles.append(Line2D([], [], ls="", marker="o", color=_INK, label="realised", mfc="w"))
     if np.isfinite(_column(rows, "hindsight")).any():
-        handles.append(Line2D([], [], color=_INK, ls=_LINES[3], lw=1.6, label="hindsight bound"))
+        handles.append(Line2D([], [], color=_INK, ls=LINES[3], lw=1.6, label="hindsight bound"))
     return _with_legend(ax, handles)
 
 
@@ -346,22 +346,12 @@ def _nothing(ax: Axes, message: str) -> Axes:
     return ax
 
 
-def _dot(ax: Axes, y: float, values: FloatArray, style: dict[str, Any], *, filled: bool) -> None:
-    """The mean of values with its 95 % interval, if there is one."""
-    mean, low, _ = interval(values)
+def _dot(ax: Axes, y: float, what: Interval, style: dict[str, Any], *, filled: bool) -> None:
+    """A mean with its 95 % interval, if there is one."""
+    mean, low, _ = what
     look = {"fmt": style["marker"], "color": style["color"], "ms": 6.5, "lw": 1.6, "capsize": 2.5}
     error = mean - low if np.isfinite(low) else None
     ax.errorbar(mean, y, xerr=error, mfc=style["color"] if filled else "w", **look)
-
-
-def _styles(order: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour, line and marker of each agent by its first place in the order."""
-    styles = {}
-    for place, name in enumerate(dict.fromkeys(order)):
-        lap, colour = divmod(place, len(_COLOURS))
-        turn = lap % len(_LINES)
-        styles[name] = {"color": _COLOURS[colour], "ls": _LINES[turn], "marker": _MARKERS[turn]}
-    return styles
 
 
 def _column(table: pd.DataFrame, name: str) -> FloatArray:
@@ -385,15 +375,23 @@ def _chosen(table: pd.DataFrame, column: str, value: str | None) -> tuple[pd.Dat
 def _cumulative(rows: pd.DataFrame, values: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Ends of ticks in days (T + 1,), from 0, and cumulative values of each path (T + 1, paths)."""
     start, tick = np.unique(_column(rows, "hours"), return_inverse=True)
-    path = np.asarray(rows.groupby(["agent", "seed"], sort=False).ngroup())
+    path = np.asarray(rows.groupby(["agent", *_campaign_keys(rows)], sort=False).ngroup())
     table = np.zeros((start.size + 1, path.max() + 1))
     np.add.at(table, (tick + 1, path), values)
     length = start[1] - start[0] if start.size > 1 else 0.0
     return np.append(start, start[-1] + length) / 24.0, np.cumsum(table, axis=0)
 
 
+def _campaign_keys(rows: pd.DataFrame) -> list[str]:
+    return [name for name in ("structure", "seed") if name in rows]
+
+
+def _num_campaigns(rows: pd.DataFrame) -> int:
+    return int(rows.groupby(_campaign_keys(rows)).ngroups)
+
+
 def _of_seeds(num_seeds: int, band: str = "") -> str:
-    return "1 seed" if num_seeds == 1 else f"mean{band} of {num_seeds} seeds"
+    return "1 campaign" if num_seeds == 1 else f"mean{band} of {num_seeds} campaigns"
 
 
 def _plain(value: float, _: object = None) -> str:

@@ -123,4 +123,4 @@ def hindsight_row(config: WorldConfig) -> ReplayRow:
         won += float(np.ceil(best.allocation).sum())
         clicks += float(best.allocation @ log.click[part])
         cost += best.spend
-    return ReplayRow("hindsight", log.price.size, round(won), round(clicks), round(cost))
+    return ReplayRow("bound", log.price.size, round(won), round(clicks), round(cost))

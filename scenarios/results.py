@@ -51,18 +51,34 @@ def interval(values: np.ndarray) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
+def clustered(values: dict[tuple[int, int], float]) -> Interval:
+    """Interval of values by (structure, seed).
+
+    Seeds of one structure share its users, items and hidden effects: with several structures their
+    means are the independent observations. With one, the interval is conditional on it.
+    """
+    groups: dict[int, list[float]] = {}
+    for (structure, _), value in values.items():
+        groups.setdefault(structure, []).append(value)
+    if len(groups) > 1:
+        return interval(np.array([np.mean(group) for group in groups.values()]))
+    return interval(np.array(list(values.values())))
+
+
 def paired(trials: pd.DataFrame, column: str, agent: str, baseline: str) -> Interval:
-    """Interval of the difference agent - baseline over the seeds that both played."""
-    first = _by_seed(trials, column, agent)
-    second = _by_seed(trials, column, baseline)
+    """Interval of the difference agent - baseline over the campaigns that both played."""
+    first = by_campaign(trials, column, agent)
+    second = by_campaign(trials, column, baseline)
     shared = sorted(first.keys() & second.keys())
-    return interval(np.array([first[seed] - second[seed] for seed in shared]))
+    return clustered({key: first[key] - second[key] for key in shared})
 
 
-def _by_seed(trials: pd.DataFrame, column: str, agent: str) -> dict[int, float]:
-    """Values of an agent's trials by seed."""
+def by_campaign(trials: pd.DataFrame, column: str, agent: str) -> dict[tuple[int, int], float]:
+    """Values of an agent's trials by (structure, seed)."""
     part = trials[trials["agent"] == agent]
-    return dict(zip(part["seed"].tolist(), part[column].tolist(), strict=True))
+    structure = part["structure"].tolist() if "structure" in part else [0] * len(part)
+    keys = zip(structure, part["seed"].tolist(), strict=True)
+    return dict(zip(keys, part[column].tolist(), strict=True))
 
 
 def summarise(trials: pd.DataFrame) -> list[dict[str, Any]]:
@@ -75,10 +91,13 @@ def _summary_row(trials: pd.DataFrame, agent: str, first: str) -> dict[str, Any]
     """One agent's row of `summarise`."""
     part = trials[trials["agent"] == agent]
     values = {name: np.asarray(part[name], dtype=np.float64) for name in _SUMMED}
-    expected, realised = interval(values["expected_net_value"]), interval(values["net_value"])
+    played = by_campaign(trials, "expected_net_value", agent)
+    expected = clustered(played)
+    realised = clustered(by_campaign(trials, "net_value", agent))
     row: dict[str, Any] = {
         "agent": agent,
-        "seeds": len(part),
+        "structures": len({structure for structure, _ in played}),
+        "seeds": len({seed for _, seed in played}),
         "expected_net_value": expected.mean,
         "expected_low": expected.low,
         "expected_high": expected.high,

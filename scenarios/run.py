@@ -109,12 +109,25 @@ def run(
     scenario: Scenario,
     agents: list[str],
     seeds: list[int],
+    structures: list[int] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Tables]:
-    """Plays every agent on every seed, seed by seed; yields one campaign's tables at a time.
+    """Plays every agent on every structure and seed; yields one campaign's tables at a time.
 
-    All agents face the same traffic and, where they win, the same outcomes on a seed.
+    All agents face the same traffic and, where they win, the same outcomes on a seed. The
+    structures default to the scenario's own.
     """
+    for structure in structures or [scenario.world.structure_seed]:
+        world = scenario.world.model_copy(update={"structure_seed": structure})
+        yield from _run_structure(
+            scenario.model_copy(update={"world": world}), agents, seeds, progress
+        )
+
+
+def _run_structure(
+    scenario: Scenario, agents: list[str], seeds: list[int], progress: Callable[[str], None]
+) -> Iterator[Tables]:
+    """All campaigns of one structure, seed by seed."""
     market = scenario.world.market
     several = market.kind == "population" and len(market.exposure) > 1
     record = market.kind == "population" and not several
@@ -126,7 +139,7 @@ def run(
             statement, auctions = play(env, agent, seed)
             if np.isnan(bound) or market.kind == "population":
                 bound = hindsight_bound(env)
-            progress(f"{name}, seed {seed}")
+            progress(f"{name}, structure {env.world.config.structure_seed}, seed {seed}")
             yield _tables(scenario, env, name, seed, statement, bound, auctions)
 
 
@@ -143,6 +156,7 @@ def _tables(
     row = {
         "scenario": scenario.name,
         "agent": agent,
+        "structure": env.world.config.structure_seed,
         "seed": seed,
         **statement._asdict(),
         "net_roas": statement.net_gmv / statement.spend if statement.spend > 0 else float("nan"),
@@ -160,6 +174,7 @@ def _tables(
     parts = [pd.DataFrame([row])]
     for table in (ticks, event_table(env), auctions):
         table.insert(0, "agent", agent)
-        table.insert(1, "seed", seed)
+        table.insert(1, "structure", env.world.config.structure_seed)
+        table.insert(2, "seed", seed)
         parts.append(table)
     return Tables(*parts)

@@ -20,8 +20,8 @@ from adsim.market_config import Model
 class Scenario(Model):
     """A named experiment configuration."""
 
-    name: str
-    """File name without .toml."""
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    """File name without .toml: letters, digits, `_`, `-` and `.`."""
     description: str = ""
     """One line for `adsim list`."""
     agents: tuple[str, ...] = Field(default=("dual", "pid", "linear", "value"), min_length=1)

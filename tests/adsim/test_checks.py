@@ -213,7 +213,6 @@ class Broken(ValueAgent):
         ("no reset", r"reset\(\) does not reset"),
         ("obs", r"act\(\) modifies its argument: argument\['pctr'\]"),
         ("info", r"observe\(\) modifies its argument"),
-        ("campaign", "modifies its argument: argument.expected_traffic"),
         ("unclear", "without price history: unclear error"),
     ],
 )

@@ -32,17 +32,16 @@ def small_world(num_worlds=1, **overrides):
 
 
 def test_history_visits_ticks_of_an_earlier_week():
-    # 240 auctions at 60 a tick: 4 visits, evenly spread over ticks 0..7: 0, 2, 4 and 7; at most
-    # 60 auctions of each, evenly spread, are told and stand for all of its auctions.
+    # 240 auctions of 8 ticks: 30 of each, evenly spread, are told and stand for all of them.
     world = small_world(**{"traffic.profile": "flat", "drift.share": 0.0})
     history = sample_history(world, SEED)
     told, weight = [], []
-    for tick in (0, 2, 4, 7):
+    for tick in range(8):
         world.reset(np.array([0]), [SEED])
         world.tick[0] = tick
         world.redraw(np.array([0]))
         count = int(world.drawn.filled[0])
-        kept = np.linspace(0, count - 1, min(count, 60)).astype(int)
+        kept = np.linspace(0, count - 1, min(count, 30)).astype(int)
         told.append(world.drawn.floats[[PRICE, PCTR, VALUE], 0][:, kept])
         weight.append(np.full(kept.size, count / kept.size))
     price, pctr, value = np.concatenate(told, axis=1)
@@ -172,5 +171,5 @@ def test_campaign_states_its_terms():
     assert (campaign.mechanism, campaign.charge) == ("first_price", "click")
     assert campaign.targets == (np.inf, np.inf, 2.5)
     assert campaign.expected_traffic.sum() == pytest.approx(world.source.expected_traffic.sum())
-    campaign.expected_traffic[:] = 0  # a copy
-    assert world.source.expected_traffic.all()
+    with pytest.raises(ValueError, match="read-only"):
+        campaign.expected_traffic[:] = 0

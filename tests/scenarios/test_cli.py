@@ -83,7 +83,7 @@ def test_run_prints_a_table(tmp_path):
         (("run", "--set", "oops"), "KEY=VALUE"),
         (("run", "--seeds", "x"), "--seeds"),
         (("run", "--agent", "nobody"), "agent 'nobody' does not exist"),
-        (("run", "--agent", "no_module:Thing"), "cannot be imported"),
+        (("run", "--agent", "no_module:Thing"), "cannot be made: ModuleNotFoundError"),
         (("show", "missing.toml"), "cannot be read"),
         (("replay", "ipinyou", "--data", "/nowhere"), "/nowhere"),
         (("bench", "nothing"), "does not exist"),
@@ -146,3 +146,39 @@ def test_interrupted_run_keeps_the_finished_campaigns(tmp_path, monkeypatch):
             plots=False,
         )
     assert len(pd.read_parquet(tmp_path / "default" / "trials.parquet")) == 2
+
+
+AGENT = """
+class {name}:
+    privileged = {privileged}
+    def reset(self, campaign, *, seed=None): pass
+    def act(self, obs): return 0.5 * obs["pctr"]
+    def observe(self, info): pass
+"""
+
+
+def test_run_plays_an_agent_of_the_user_on_several_structures(tmp_path):
+    (tmp_path / "mine.py").write_text(AGENT.format(name="Mine", privileged=False))
+    status, out, _ = adsim(
+        *("run", "default", "-a", "value", "-a", f"{tmp_path / 'mine.py'}:Mine", *SMALL),
+        *("--seeds", "0-1", "--structures", "0-2", "--no-plots", "--json", "--out", tmp_path),
+    )
+    assert status == 0
+    assert [(row["structures"], row["seeds"]) for row in json.loads(out)["rows"]] == [(3, 2)] * 2
+    assert len(pd.read_parquet(tmp_path / "default" / "trials.parquet")) == 12
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (AGENT.format(name="Mine", privileged="None"), "lacks privileged"),
+        ("class Mine:\n    privileged = False\n", "lacks reset, act, observe"),
+        ("class Mine:\n    def __init__(self, needed): pass\n", "cannot be made: TypeError"),
+        ("def :", "cannot be made: SyntaxError"),
+    ],
+)
+def test_faulty_agent_of_the_user_is_named(text, message, tmp_path):
+    (tmp_path / "mine.py").write_text(text)
+    status, _, err = adsim("run", "-a", f"{tmp_path / 'mine.py'}:Mine", "--out", tmp_path)
+    assert status == 2
+    assert message in err.replace("\n", " ")

@@ -134,7 +134,7 @@ def test_plot_pacing_from_ten_seeds_on_shows_the_10_to_90_percent_range():
     band = ax.collections[0].get_paths()[0].vertices
     last = band[np.isclose(band[:, 0], 1.5), 1]
     assert [last.min(), last.max()] == pytest.approx([1.0, 9.0])
-    assert "10-90 % range of 11 seeds" in ax.get_title()
+    assert "10-90 % range of 11 campaigns" in ax.get_title()
 
 
 def test_plot_pacing_in_percent_of_the_budget():

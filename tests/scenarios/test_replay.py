@@ -32,7 +32,7 @@ def test_protocol_of_campaign_2997():
     assert config.campaign.budget == 1969
     assert (config.time.num_ticks, config.campaign.max_bid) == (1000, 300)
     # 530 clicks in the log; buying only those costs 45,720: the budget does not bind.
-    assert hindsight_row(config) == ReplayRow("hindsight", 156_063, 530, 530, 45_720)
+    assert hindsight_row(config) == ReplayRow("bound", 156_063, 530, 530, 45_720)
 
 
 def test_small_log_by_hand(tmp_path):
@@ -51,4 +51,4 @@ def test_small_log_by_hand(tmp_path):
     # (20 left, 5 <= 20: won); 40.
     assert play_log(config, "mcpc") == ReplayRow("mcpc", 5, 5, 3, 105)
     # Clicks at 20, 30 and 40 fit every episode's budget.
-    assert hindsight_row(config) == ReplayRow("hindsight", 5, 3, 3, 90)
+    assert hindsight_row(config) == ReplayRow("bound", 5, 3, 3, 90)

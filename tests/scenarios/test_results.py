@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scenarios.results import Tables, interval, jsonable, load, paired, save, summarise
+from scenarios.results import Tables, clustered, interval, jsonable, load, paired, save, summarise
 
 
 def trials():
@@ -77,3 +77,11 @@ def test_interrupted_write_keeps_the_old_file(tmp_path, monkeypatch):
         save(Tables(*[trials()] * 4), tmp_path, {"rows": [2]})
     assert (tmp_path / "trials.parquet").read_bytes() == before
     assert not list(tmp_path.glob(".*partial"))
+
+
+def test_interval_is_clustered_by_structure():
+    # Structure means 2 and 6: mean 4, sd 2.828, half width 12.706 x 2.828 / sqrt(2) = 25.412.
+    values = {(0, 0): 1.0, (0, 1): 3.0, (1, 0): 6.0, (1, 1): 6.0}
+    assert clustered(values) == pytest.approx((4.0, -21.412, 29.412), abs=1e-3)
+    one = {(0, 0): 1.0, (0, 1): 2.0, (0, 2): 3.0}
+    assert clustered(one) == interval(np.array([1.0, 2.0, 3.0]))
