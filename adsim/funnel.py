@@ -55,6 +55,7 @@ class Law(NamedTuple):
     refund_delay: DelayLaw
     later_delay: DelayLaw
     nodes: FloatArray  # (J,) Gauss-Hermite nodes of N(0, 1) for the intent
+    odds: FloatArray  # (3, J) exp(-loading x node): factors of the odds against, per response
     weights: FloatArray  # (J,)
     amount_nodes: FloatArray  # (J',) the same for the amount
     amount_weights: FloatArray  # (J',)
@@ -85,18 +86,19 @@ def make_funnel(config: WorldConfig) -> Law:
     grid = _GRID_MIN + np.arange(int(-2 * _GRID_MIN * _GRID_STEPS) + 1) / _GRID_STEPS
     extra = np.arange(1, max(purchase.max_purchases - 1, 1))
     rate = max(refund.rate, 1e-9)
+    intent = np.array(
+        [
+            effects.unseen_intent_conversion,
+            effects.unseen_intent_refund,
+            effects.unseen_intent_repurchase,
+        ]
+    )
     log_ratio = (purchase.single_log_ratio, purchase.first_log_ratio, purchase.later_log_ratio)
     return Law(
         p_convert=intent_integral(grid, effects.unseen_intent_conversion),
         curve_at=CURVE_AT,
         curve=curve_logits(config),
-        intent=np.array(
-            [
-                effects.unseen_intent_conversion,
-                effects.unseen_intent_refund,
-                effects.unseen_intent_repurchase,
-            ]
-        ),
+        intent=intent,
         amount_dependence=refund.amount_dependence,
         exact_share=purchase.exact_share,
         log_ratio=np.array(log_ratio),
@@ -117,6 +119,7 @@ def make_funnel(config: WorldConfig) -> Law:
         refund_delay=make_law(refund.delay),
         later_delay=make_law(purchase.later_delay),
         nodes=nodes,
+        odds=np.exp(-intent[:, None] * nodes),
         weights=weights,
         amount_nodes=amount[0],
         amount_weights=amount[1],
@@ -183,12 +186,13 @@ def expectation(law, z_v, r, g, q):
     later = law.mean_later * np.exp(law.log_ratio[2] + g + 0.5 * law.later_sd * law.later_sd)
     exact, plain = law.exact_share, law.amount_dependence == 0.0
     conversion = refunded = gmv = net = 0.0
+    # sigmoid(z + a e) = 1 / (1 + exp(-z) exp(-a e)), the second factor being tabulated.
+    against_buy, against_return, against_several = np.exp(-z_v), np.exp(-z_r), np.exp(-q)
     for j in range(law.nodes.size):
-        e, weight = law.nodes[j], law.weights[j]
-        buy = weight * sigmoid(z_v + law.intent[0] * e)
-        several = sigmoid(q + law.intent[2] * e) if law.max_purchases > 1 else 0.0
-        z = z_r + law.intent[1] * e
-        at_list = sigmoid(z)
+        buy = law.weights[j] / (1.0 + against_buy * law.odds[0, j])
+        several = 1.0 / (1.0 + against_several * law.odds[2, j]) if law.max_purchases > 1 else 0.0
+        z = z_r + law.intent[1] * law.nodes[j]
+        at_list = 1.0 / (1.0 + against_return * law.odds[1, j])
         by_count = at_list if plain else tilted_refund(law, z, 0.0)
         by_first = at_list if plain else tilted_refund(law, z, law.first_sd)
         by_later = at_list if plain else tilted_refund(law, z, law.later_sd)

@@ -68,7 +68,8 @@ class Oracle:
         """The fractional knapsack on exact expectations at the episode's prices.
 
         Maximises expected net value under the budget, knowing every price in advance: the bound
-        of every campaign on this seed. In a population market rivals react to the bids: the
+        of every campaign on this seed (in expectation if charged per click, or if an ad may not be
+        seen). In a population market rivals react to the bids: the
         prices are those recorded in the run so far, with one slot only.
 
         Raises:

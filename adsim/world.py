@@ -36,6 +36,9 @@ from adsim.rng import ID_STRIDE
 from adsim.source import Source, SyntheticSource
 from adsim.types import FloatArray, IntArray, Rivals
 
+# Waking a thread costs about a tenth of a millisecond: worth it from this many slots on.
+_MIN_SHARED_SLOTS = 4096
+
 
 class World:
     """E campaigns in as many worlds of one configuration.
@@ -106,13 +109,14 @@ class World:
         )
 
     def _share(self, work: Callable[[IntArray], object], worlds: IntArray) -> None:
-        """Runs work(worlds), split over the threads if there are any."""
-        if self._pool is None or worlds.size < 2:
+        """Runs work(worlds), split over the threads if there are any and enough to do."""
+        if self._pool is None or worlds.size * self.num_slots < _MIN_SHARED_SLOTS:
             work(worlds)
             return
-        for future in [
-            self._pool.submit(work, p) for p in np.array_split(worlds, self._num_threads)
-        ]:
+        own, *parts = np.array_split(worlds, self._num_threads)
+        futures = [self._pool.submit(work, part) for part in parts]
+        work(own)  # this thread is one of them
+        for future in futures:
             future.result()
 
     def reset(self, worlds: IntArray, seeds: Sequence[int]) -> None:
@@ -316,7 +320,7 @@ class World:
 
     def _start_threads(self) -> None:
         several = self._num_threads > 1
-        self._pool = ThreadPoolExecutor(self._num_threads) if several else None
+        self._pool = ThreadPoolExecutor(self._num_threads - 1) if several else None
 
     def statement(self, world: int = 0) -> NetValueStatement:
         """The closing statement of a finished world.

@@ -96,9 +96,9 @@ def test_quadrature_error_is_below_1e_6(sections):
     law = make_funnel(WorldConfig(**sections))
     nodes, weights = normal_nodes(41)
     amount = (nodes, weights) if law.amount_dependence else normal_nodes(1)
-    fine = law._replace(
-        nodes=nodes, weights=weights, amount_nodes=amount[0], amount_weights=amount[1]
-    )
+    odds = np.exp(-law.intent[:, None] * nodes)
+    intent = {"nodes": nodes, "weights": weights, "odds": odds}
+    fine = law._replace(**intent, amount_nodes=amount[0], amount_weights=amount[1])
     for point in (POINT, (-2.65, -0.5, -0.3, 0.5), (-5.0, 1.0, 1.0, -2.0), (2.0, -3.0, 0.0, 2.0)):
         np.testing.assert_allclose(
             expectation(law, *point), expectation(fine, *point), rtol=tolerance
