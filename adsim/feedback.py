@@ -89,6 +89,12 @@ def _pop(pool, worlds, first, last, floats, ints, start):
             pool.waiting[world, bucket] = 0
 
 
+_NONE, _NO_TIMES = np.zeros(0, np.int64), np.zeros(0)
+NOTHING = Released(
+    *(_NONE, _NO_TIMES, np.zeros(0, np.int8), _NONE, np.zeros(0, np.int16), _NO_TIMES, _NONE)
+)
+
+
 class FeedbackQueue:
     """Pending events of E worlds.
 
@@ -160,6 +166,8 @@ class FeedbackQueue:
         """
         c = click_time.size
         floats, ints = self._pop_into(worlds, first, last, c)
+        if floats.shape[1] == 0:
+            return NOTHING
         floats[0, :c], floats[1, :c] = click_time, 0.0
         ints[0, :c], ints[1, :c], ints[2, :c], ints[3, :c], ints[4, :c] = (
             *(clicks[0], EventKind.CLICK, clicks[1], -1),

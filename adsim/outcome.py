@@ -26,6 +26,8 @@ class TickOutcome(NamedTuple):
     def events(self, world: int, tick: int) -> EventBatch:
         """The events that world `world` saw in `tick`."""
         seen = self.seen
+        if not seen.world.size:
+            return EventBatch(seen.world, *seen[1:6])
         start, stop = np.searchsorted(seen.world, [world, world + 1])
         part = slice(start, stop)
         return EventBatch(

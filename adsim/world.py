@@ -38,6 +38,7 @@ from adsim.types import FloatArray, IntArray, Rivals
 
 # Waking a thread costs about a tenth of a millisecond: worth it from this many slots on.
 _MIN_SHARED_SLOTS = 4096
+_NO_CLICKS, _NO_TIMES = np.zeros((3, 0), dtype=np.int64), np.zeros(0)
 
 
 class World:
@@ -276,22 +277,10 @@ class World:
         """Takes from the queue what became observable in the tick, and logs it."""
         first = self.tick[worlds]
         last = np.where(first == self.num_ticks - 1, self.num_ticks, first)
-        world, slot = click_rows[:, 0], click_rows[:, 1]
-        tick = self.tick[world]
-        click_id = tick * ID_STRIDE + slot
-        time = self.drawn.floats[TIME, world, slot]
-        seen = self.queue.release(worlds, first, last, np.stack([world, click_id, tick]), time)
-        if world.size:
-            ints = self.drawn.ints
-            self.log.record_clicks(
-                world=world,
-                click_id=click_id,
-                time_hours=time,
-                tick=tick,
-                user=ints[USER, world, slot],
-                context=ints[CONTEXT, world, slot],
-                item=ints[ITEM, world, slot],
-            )
+        clicks, time = _NO_CLICKS, _NO_TIMES
+        if click_rows.size:
+            clicks, time = self._log_clicks(click_rows)
+        seen = self.queue.release(worlds, first, last, clicks, time)
         if seen.world.size:
             self.log.record_events(
                 world=seen.world,
@@ -303,6 +292,23 @@ class World:
                 amount=seen.amount,
             )
         return seen
+
+    def _log_clicks(self, click_rows: IntArray) -> tuple[IntArray, FloatArray]:
+        """Logs the tick's clicks; returns (3, C) world, click_id and tick, and (C,) hours."""
+        world, slot = click_rows[:, 0], click_rows[:, 1]
+        tick = self.tick[world]
+        click_id, time = tick * ID_STRIDE + slot, self.drawn.floats[TIME, world, slot]
+        ints = self.drawn.ints
+        self.log.record_clicks(
+            world=world,
+            click_id=click_id,
+            time_hours=time,
+            tick=tick,
+            user=ints[USER, world, slot],
+            context=ints[CONTEXT, world, slot],
+            item=ints[ITEM, world, slot],
+        )
+        return np.stack([world, click_id, tick]), time
 
     def __getstate__(self) -> dict[str, Any]:
         """Threads are started again after unpickling."""

@@ -15,7 +15,7 @@ from agents.history import budget_rate, landscape, tuned_log_multiplier
 
 
 class ValueAgent(BaseAgent):
-    """Bids the value estimate: optimal in second price if it is exact and the budget never binds."""
+    """Bids the value estimate: optimal in second price if exact and the budget never binds."""
 
     def act(self, obs: dict[str, Any]) -> FloatArray:
         """Bids (M,), currency."""

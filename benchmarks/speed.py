@@ -18,7 +18,6 @@ import numpy as np
 from scipy.special import pdtrc
 
 import adsim
-from scenarios import console, results
 
 _REPEATS = 5
 _TICKS = 200
@@ -186,6 +185,8 @@ def profile_stages(m: int) -> list[tuple[str, float]]:
 
 def run_cases() -> list[dict[str, Any]]:
     """All cases, each in a process of its own."""
+    from scenarios import console
+
     rows = []
     with console.progress("bench speed", len(CASES)) as advance:
         for index, case in enumerate(CASES):
@@ -200,6 +201,8 @@ def run_cases() -> list[dict[str, Any]]:
 
 def main(*, as_json: bool = False, out: Path | None = None) -> None:
     """Measures, prints, and writes if asked."""
+    from scenarios import console, results
+
     rows = run_cases()
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
