@@ -76,6 +76,37 @@ def landscape_price(landscape, scene, shift, component, level):
     return np.exp(log_price + landscape.log_sd * x)
 
 
+@njit
+def draw_entities(e, seed, t, n, tables, tick_hours, floats, ints):
+    """User, context, item and moment of the n impressions of tick t in world e."""
+    users, contexts, items = tables.user_alias, tables.context_alias, tables.item_alias
+    for i in range(n):
+        w = philox(seed, _TRAFFIC, np.uint64(t * ID_STRIDE + i), _ZERO)
+        ints[USER, e, i] = alias_draw(users.accept, users.other, w[0])
+        ints[CONTEXT, e, i] = alias_draw(contexts.accept, contexts.other, w[1])
+        ints[ITEM, e, i] = alias_draw(items.accept, items.other, w[2])
+        floats[TIME, e, i] = (t + (i + to_uniform(w[3])) / n) * tick_hours
+
+
+@njit
+def sum_effects(e, n, tables, shift_click, shift_convert, floats, ints):
+    """Click and conversion logits into rows P_CLICK and Z_CONVERT, and into row PRICE the part of
+    users and contexts, which rivals value too.
+    """  # noqa: D205 - one sentence
+    for i in range(n):
+        context, item = ints[CONTEXT, e, i], ints[ITEM, e, i]
+        u, c, a = tables.user[ints[USER, e, i]], tables.context[context], tables.item[item]
+        weight = tables.weight[item, tables.scene[context]]
+        quality, worth = u[0] + c[0], u[1] + c[1]
+        dot_click, dot_convert = np.float32(0.0), np.float32(0.0)
+        for d in range(8):
+            dot_click += u[5 + d] * weight[d]
+            dot_convert += u[5 + d] * weight[8 + d]
+        floats[P_CLICK, e, i] = np.float64(quality) + a[0] + (dot_click + shift_click)
+        floats[Z_CONVERT, e, i] = np.float64(worth) + a[1] + (dot_convert + shift_convert)
+        floats[PRICE, e, i] = quality + worth
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def draw(
     worlds, seeds, tick, count, tables, offset, log_price, tick_hours, landscape, noise, p_convert,
@@ -90,33 +121,18 @@ def draw(
     noisy = noise.ctr_sd > 0.0 or noise.cvr_sd > 0.0
     for e in worlds:
         t, n, seed = tick[e], count[e], seeds[e]
-        first = t * ID_STRIDE
-        shift_click, shift_convert = offset[t, 0], offset[t, 1]
+        # One pass each for who, for the reads of their rows, and for the arithmetic: rows are
+        # scattered in memory, and short loops let the processor fetch many of them at once.
+        draw_entities(e, seed, t, n, tables, tick_hours, floats, ints)
+        sum_effects(e, n, tables, offset[t, 0], offset[t, 1], floats, ints)
         for i in range(n):
-            impression = np.uint64(first + i)
-            w = philox(seed, _TRAFFIC, impression, _ZERO)
-            user = alias_draw(tables.user_alias.accept, tables.user_alias.other, w[0])
-            context = alias_draw(tables.context_alias.accept, tables.context_alias.other, w[1])
-            item = alias_draw(tables.item_alias.accept, tables.item_alias.other, w[2])
-            scene = tables.scene[context]
-            u, c, a = tables.user[user], tables.context[context], tables.item[item]
-            weight = tables.weight[item, scene]
-            quality = u[0] + c[0]
-            worth = u[1] + c[1]
-            z_click, z_convert = np.float64(quality) + a[0], np.float64(worth) + a[1]
-            dot_click, dot_convert = np.float32(0.0), np.float32(0.0)
-            for d in range(8):
-                dot_click += u[5 + d] * weight[d]
-                dot_convert += u[5 + d] * weight[8 + d]
-            z_click += dot_click + shift_click
-            z_convert += dot_convert + shift_convert
-            ints[USER, e, i], ints[CONTEXT, e, i], ints[ITEM, e, i] = user, context, item
-            floats[TIME, e, i] = (t + (i + to_uniform(w[3])) / n) * tick_hours
-            p_click = sigmoid(z_click)
-            p_buy = lookup(p_convert, z_convert)
+            z_click, z_convert = floats[P_CLICK, e, i], floats[Z_CONVERT, e, i]
+            scene = tables.scene[ints[CONTEXT, e, i]]
+            p_click, p_buy = sigmoid(z_click), lookup(p_convert, z_convert)
             floats[P_CLICK, e, i] = p_click
-            floats[Z_CONVERT, e, i] = z_convert
-            w = philox(seed, _MARKET, impression, _ZERO)
+            w = philox(seed, _MARKET, np.uint64(t * ID_STRIDE + i), _ZERO)
+            shift = log_price[t] + landscape.quality_slope * floats[PRICE, e, i]
+            floats[PRICE, e, i] = landscape_price(landscape, scene, shift, w[0], w[1])
             if noisy:
                 # Low half of the word: independent of the mixture component in its high half.
                 high = (w[0] & _LOW) * 2.0**-32 < noise.high_share
@@ -127,9 +143,7 @@ def draw(
                 odds = p_buy / (1.0 - p_buy) * np.exp(cvr_sd * normal_ppf(to_uniform(w[3])))
                 p_buy = odds / (1.0 + odds)
             floats[PCTR, e, i], floats[PCVR, e, i] = p_click, p_buy
-            floats[VALUE, e, i] = p_click * p_buy * tables.list_price[item] * margin
-            shift = log_price[t] + landscape.quality_slope * (quality + worth)
-            floats[PRICE, e, i] = landscape_price(landscape, scene, shift, w[0], w[1])
+            floats[VALUE, e, i] = p_click * p_buy * tables.list_price[ints[ITEM, e, i]] * margin
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
