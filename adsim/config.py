@@ -298,7 +298,7 @@ class TargetsConfig(Model):
 class CampaignConfig(Model):
     """The controlled campaign."""
 
-    budget: Positive = 1_500.0
+    budget: Positive = 1_650.0
     """Currency for the whole campaign."""
     margin: Annotated[float, Field(gt=0, le=1)] = 0.3
     """Profit share of net GMV."""

@@ -72,7 +72,7 @@ def overrides(case: Case) -> tuple[str, dict[str, Any]]:
         scale = 10e6 / 168_000
         return "default", {
             "traffic.impressions_per_tick": 10e6 / 336,
-            "campaign.budget": 1_500.0 * scale,
+            "campaign.budget": 1_650.0 * scale,
         }
     keys: dict[str, Any] = {
         "traffic.profile": "flat",
