@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from small_worlds import SMALL_WORLD
 
 from adsim.checks import check_agent, check_no_leak, check_predictor, default_action
 from adsim.datasets.ipinyou import AuctionLog, write_auction_log
@@ -12,24 +13,8 @@ from agents import AGENTS
 from predictors import CORRECTORS, PREDICTORS
 from scenarios.build import make_agent, make_auction_env, make_pacing_env
 
-SMALL = {
-    "platform_noise.ctr_sd": 0.0,
-    "platform_noise.cvr_sd": 0.0,
-    "market.landscape.quality_slope": 0.3,
-    "time.num_ticks": 8,
-    "time.tick_hours": 12.0,
-    "traffic.impressions_per_tick": 30,
-    "traffic.slots_per_tick": 128,
-    "entities.num_users": 200,
-    "entities.num_contexts": 64,
-    "click.ctr": 0.4,
-    "conversion.cvr": 0.5,
+SMALL = SMALL_WORLD | {
     "campaign.budget": 800.0,
-    "campaign.history_auctions": 100,
-    "market.landscape.median": 4.0,
-    "market.population.n_advertisers": 5,
-    "market.population.budget_range": [50.0, 400.0],
-    "market.population.value_range": [0.02, 0.2],
 }
 MARKETS = {
     "second_price": {},

@@ -3,6 +3,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+from small_worlds import SMALL_WORLD
 
 import adsim.checks as checks
 from adsim.checks import CheckError, check_agent, check_no_leak, check_predictor, find_difference
@@ -13,22 +14,7 @@ from agents.value import ValueAgent
 from predictors.rates import RunningRatePredictor
 from scenarios.build import make_auction_env, make_pacing_env
 
-SMALL = {
-    "platform_noise.ctr_sd": 0.0,
-    "platform_noise.cvr_sd": 0.0,
-    "market.landscape.quality_slope": 0.3,
-    "time.num_ticks": 8,
-    "time.tick_hours": 12.0,
-    "traffic.impressions_per_tick": 30,
-    "traffic.slots_per_tick": 128,
-    "entities.num_users": 200,
-    "entities.num_contexts": 64,
-    "click.ctr": 0.4,
-    "conversion.cvr": 0.5,
-    "campaign.budget": 300.0,
-    "campaign.history_auctions": 100,
-    "market.landscape.median": 4.0,
-}
+SMALL = SMALL_WORLD
 
 
 def auction_env(**overrides):

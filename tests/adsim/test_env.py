@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
+from small_worlds import SMALL_WORLD
 
 from adsim.checks import find_difference
 from adsim.env import AuctionEnv
@@ -19,25 +20,8 @@ from adsim.types import EventKind
 from scenarios.build import make_world
 
 IDS = ["adsim/Auction-v0", "adsim/Pacing-v0"]
-SMALL = {
-    "platform_noise.ctr_sd": 0.0,
-    "platform_noise.cvr_sd": 0.0,
-    "market.landscape.quality_slope": 0.3,
-    "time.num_ticks": 8,
-    "time.tick_hours": 12.0,
-    "traffic.impressions_per_tick": 30,
-    "traffic.slots_per_tick": 128,
-    "entities.num_users": 200,
-    "entities.num_contexts": 64,
+SMALL = SMALL_WORLD | {
     "entities.num_scenes": 3,
-    "click.ctr": 0.4,
-    "conversion.cvr": 0.5,
-    "campaign.budget": 300.0,
-    "campaign.history_auctions": 100,
-    "market.landscape.median": 4.0,
-    "market.population.n_advertisers": 5,
-    "market.population.budget_range": [50.0, 400.0],
-    "market.population.value_range": [0.02, 0.2],
 }
 VARIANTS = {
     "landscape": {},

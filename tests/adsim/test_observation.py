@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from small_worlds import SMALL_WORLD
 
 from adsim.checks import find_difference
 from adsim.env import PacingEnv
@@ -10,23 +11,8 @@ from adsim.observation import PACING_SIZE, PacingFeatures
 from adsim.rng import generator
 from scenarios.build import make_auction_env, make_pacing_env
 
-SMALL = {
-    "platform_noise.ctr_sd": 0.0,
-    "platform_noise.cvr_sd": 0.0,
-    "market.landscape.quality_slope": 0.3,
-    "time.num_ticks": 8,
-    "time.tick_hours": 12.0,
-    "traffic.impressions_per_tick": 30,
-    "traffic.slots_per_tick": 128,
-    "entities.num_users": 200,
-    "entities.num_contexts": 64,
-    "click.ctr": 0.4,
-    "conversion.cvr": 0.5,
-    "campaign.budget": 300.0,
+SMALL = SMALL_WORLD | {
     "campaign.history_auctions": 400,
-    "market.landscape.median": 4.0,
-    "market.population.n_advertisers": 5,
-    "market.population.value_range": [0.02, 0.2],
 }
 
 

@@ -8,31 +8,19 @@ import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from small_worlds import SMALL_WORLD
 
 from adsim.checks import find_difference
 from adsim.rng import generator
 from adsim.vector_env import AuctionVectorEnv, PacingVectorEnv
 from scenarios import build
 
-SMALL = {
-    "platform_noise.ctr_sd": 0.0,
-    "platform_noise.cvr_sd": 0.0,
-    "market.landscape.quality_slope": 0.3,
+SMALL = SMALL_WORLD | {
     "time.num_ticks": 6,
-    "time.tick_hours": 12.0,
     "traffic.impressions_per_tick": 20,
     "traffic.slots_per_tick": 64,
-    "entities.num_users": 200,
-    "entities.num_contexts": 64,
     "entities.num_scenes": 3,
-    "click.ctr": 0.4,
-    "conversion.cvr": 0.5,
     "campaign.budget": 200.0,
-    "campaign.history_auctions": 100,
-    "market.landscape.median": 4.0,
-    "market.population.n_advertisers": 5,
-    "market.population.budget_range": [50.0, 400.0],
-    "market.population.value_range": [0.02, 0.2],
 }
 NUM_ENVS = 3
 KINDS = {

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_worlds import SMALL_WORLD
 
 from adsim.checks import find_difference
 from adsim.feedback import AMOUNT, CLICK_ID, KIND, NEXT, ORDER, TIME, FeedbackQueue
@@ -14,26 +15,12 @@ from scenarios.build import make_world
 from scenarios.schema import load
 
 # Clicks and purchases are frequent, so that a campaign of 30 impressions a tick has plenty.
-SMALL = {
-    "platform_noise.ctr_sd": 0.0,
-    "platform_noise.cvr_sd": 0.0,
-    "market.landscape.quality_slope": 0.3,
-    "time.num_ticks": 8,
-    "time.tick_hours": 12.0,
-    "traffic.impressions_per_tick": 30,
-    "traffic.slots_per_tick": 128,
-    "entities.num_users": 200,
-    "entities.num_contexts": 64,
+SMALL = SMALL_WORLD | {
     "entities.items_per_advertiser": 5,
-    "click.ctr": 0.4,
-    "conversion.cvr": 0.5,
     "drift.step_hours": 24.0,
     "campaign.budget": 150.0,
     "campaign.max_bid": 1000.0,
-    "market.landscape.median": 4.0,
-    "market.population.n_advertisers": 5,
     "market.population.budget_range": [5.0, 400.0],
-    "market.population.value_range": [0.02, 0.2],
 }
 POPULATION = {"market.kind": "population"}
 MARKETS = [
