@@ -148,12 +148,8 @@ class World:
         """Replaces the impressions of the given worlds by those of their current tick."""
         self._recent: FloatArray | None = None
         old, self.drawn = self.drawn, self.empty_draw()
-        others = (
-            np.setdiff1d(np.arange(self.num_worlds), worlds)
-            if worlds.size < self.num_worlds
-            else ()
-        )
-        if len(others):
+        if worlds.size < self.num_worlds:
+            others = np.setdiff1d(np.arange(self.num_worlds), worlds)
             self.drawn.floats[:, others] = old.floats[:, others]
             self.drawn.ints[:, others] = old.ints[:, others]
             self.drawn.filled[others] = old.filled[others]
@@ -178,11 +174,12 @@ class World:
             clear(part, bids, won, price, clicked, slot, totals)
             self.source.appraise(part, self.tick, self.drawn, won, totals)
 
-        before = self.budget_left.copy()
-        if self.rivals is not None:
+        if self.rivals is None:
+            self._share(auction, worlds)
+        else:
+            before = self.budget_left.copy()
             self._multipliers = self.rivals.multipliers(self.tick, self.budget_left)
-        self._share(auction, worlds)
-        if self.rivals is not None:
+            self._share(auction, worlds)
             self.rivals.observe(self.tick, before - self.budget_left)
         click_rows = np.ascontiguousarray(np.argwhere(clicked))
         if click_rows.size:
@@ -198,16 +195,16 @@ class World:
         done = self.tick >= self.num_ticks
         self.redraw(worlds)
         return TickOutcome(
-            won,
-            price,
-            clicked,
-            slot,
-            seen,
-            counted,
-            totals[:, WINS],
-            totals[:, SPEND],
-            reward,
-            done,
+            won=won,
+            price=price,
+            clicked=clicked,
+            slot=slot,
+            seen=seen,
+            counted=counted,
+            wins=totals[:, WINS],
+            spend=totals[:, SPEND],
+            reward=reward,
+            done=done,
         )
 
     def recent(self) -> FloatArray:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from small_worlds import SMALL_WORLD
 
 from adsim.checks import find_difference
 from adsim.history import make_campaign, sample_history
@@ -10,19 +11,12 @@ from adsim.rng import Stream, derive
 from scenarios.build import make_auction_env, make_pacing_env, make_world
 from scenarios.schema import load
 
-SMALL = {
-    "platform_noise.ctr_sd": 0.0,
-    "platform_noise.cvr_sd": 0.0,
-    "market.landscape.quality_slope": 0.3,
-    "time.num_ticks": 8,
-    "time.tick_hours": 12.0,
+SMALL = SMALL_WORLD | {
     "traffic.impressions_per_tick": 60,
-    "entities.num_users": 200,
-    "entities.num_contexts": 64,
     "click.ctr": 0.3,
     "campaign.history_auctions": 240,
-    "market.population.n_advertisers": 5,
     "market.population.value_range": [0.1, 1.0],
+    "traffic.slots_per_tick": 320,
 }
 SEED = derive(0, Stream.HISTORY)  # structure seed 0
 

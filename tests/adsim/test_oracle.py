@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from small_worlds import SMALL_WORLD
 
 from adsim.kernels import PRICE, VALUE
 from adsim.ledger import COLUMN
@@ -11,23 +12,14 @@ from agents.value import LinearAgent
 from scenarios.build import make_agent, make_auction_env, make_world
 from scenarios.schema import load
 
-SMALL = {
-    "platform_noise.ctr_sd": 0.0,
-    "platform_noise.cvr_sd": 0.0,
-    "market.landscape.quality_slope": 0.3,
-    "time.num_ticks": 8,
-    "time.tick_hours": 12.0,
+SMALL = SMALL_WORLD | {
     "traffic.impressions_per_tick": 60,
-    "entities.num_users": 200,
-    "entities.num_contexts": 64,
     "click.ctr": 0.3,
     "conversion.cvr": 0.4,
     "campaign.budget": 800.0,
     "campaign.history_auctions": 400,
-    "market.landscape.median": 4.0,
-    "market.population.n_advertisers": 5,
     "market.population.budget_range": [500.0, 4000.0],
-    "market.population.value_range": [0.02, 0.2],
+    "traffic.slots_per_tick": 320,
 }
 TEN_DAYS = {"time.num_ticks": 20, "traffic.impressions_per_tick": 150, "campaign.budget": 4000.0}
 
