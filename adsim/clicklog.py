@@ -13,6 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from adsim.config import WorldConfig
+from adsim.datasets.cascade import ClickRecords
 from adsim.funnel import click_outcome, expectation
 from adsim.kernels import CONTEXT, ITEM, TIME, USER, Z_CONVERT, Draw, responses
 from adsim.rng import ID_STRIDE
@@ -87,6 +88,27 @@ def generate(config: WorldConfig, seed: int, *, num_ticks: int | None = None) ->
         for columns, axis in zip(zip(*parts, strict=True), (0, 1, 0, 1), strict=True)
     )
     return ClickLog(*_whole_seconds(click, times), features, source.cardinalities, *truth)
+
+
+def from_records(records: ClickRecords, cardinalities: tuple[int, ...]) -> ClickLog:
+    """A log read from a file, in order of click time; equal times keep the order of the file.
+
+    Args:
+        records: as `adsim.datasets.cascade.read` returns them.
+        cardinalities: (F,) sizes of the features, as `find_cardinalities` of that module says.
+
+    Returns:
+        The log; its truth is unknown (NaN).
+
+    Raises:
+        ValueError: the features and the cardinalities differ in number.
+    """
+    count, num_features = records.features.shape
+    if len(cardinalities) != num_features:
+        raise ValueError(f"cardinalities: must be {num_features} sizes, got {len(cardinalities)}")
+    order = np.argsort(records.click_time, kind="stable")
+    ordered = ClickRecords._make(column[order] for column in records)
+    return ClickLog(*ordered, tuple(cardinalities), *np.full((2, count), np.nan))
 
 
 def _whole_seconds(
