@@ -1,4 +1,4 @@
-"""The command line: `adsim run | replay | bench | list | show | schema`."""
+"""The command line: `adsim run | replay | data | bench | list | show | schema`."""
 
 import importlib.util
 import json
@@ -17,6 +17,8 @@ app = typer.Typer(
 )
 replay_app = typer.Typer(help="Replay real auction logs.", no_args_is_help=True)
 app.add_typer(replay_app, name="replay")
+data_app = typer.Typer(help="Click logs.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
 
 SetOption = Annotated[
     list[str] | None,
@@ -112,6 +114,27 @@ def replay_ipinyou(
 
     with console.user_errors():
         replay_command(data, campaign, agent, out, as_json=json_)
+
+
+@data_app.command("describe")
+def data_describe(
+    scenario: Annotated[str, typer.Argument(help="Name or .toml file.")] = "cascade",
+    seed: Annotated[int, typer.Option(help="Episode seed.")] = 0,
+    clicks: Annotated[
+        int | None, typer.Option(help="Expected clicks, in as many days; default: the scenario's.")
+    ] = None,
+    set_: SetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Generate a click log and compare it with what is published about CASCADE.
+
+    Example: adsim data describe cascade_high_refund --seed 1 --clicks 100000
+    """
+    from scenarios import console
+    from scenarios.describe import describe_command
+
+    with console.user_errors():
+        describe_command(scenario, seed, clicks, parse_overrides(set_), as_json=json_)
 
 
 @app.command()
