@@ -1,300 +1,47 @@
-"""When the clicks of a log become training rows, method by method, and how the stream is cut.
+"""A click log as a stream: split in segments, handed over in windows, learned from and scored.
 
-A click gives one or more rows: what is known of its conversion when its observation window closes,
-corrections when events arrive late, and rows on its refund. `RULES` states per method which rows
-are delivered when; `deliver` applies a rule to a log; `Split` cuts rows and clicks in segments.
+`Split` cuts rows and clicks in segments. `LogStream` plays a click log back in `Window`s, as an
+environment would. `OpenClicks` is what a predictor keeps of them: the clicks whose feedback is
+still open, from which it takes the training rows that have become due. `run_stream` trains a
+predictor on segment after segment, each time scoring it on the clicks of the next one.
 
-Boundary conventions: an event counts only if its delay is < the attribution window; it is in
-window if its delay is <= the observation window, delayed otherwise. A refund counts only through a
-conversion that counts.
-
-Source: TESLA, M. Luo et al., WWW 2026, arXiv:2601.19965, and its published code
-(alimama-tech/NetCVR, commit 2a8b78a), whose delivery is followed row by row.
+Source: TESLA, M. Luo et al., WWW 2026, arXiv:2601.19965, section 5.1, and its published code
+(alimama-tech/NetCVR, commit 2a8b78a).
 """
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adsim.clicklog import MISSING, ClickLog
-from adsim.types import BoolArray, IntArray
+from adsim.types import (
+    AuctionResult,
+    EventBatch,
+    EventKind,
+    FloatArray,
+    Impressions,
+    IntArray,
+    Predictor,
+    Target,
+    Window,
+)
+from predictors.delivery import (
+    DAY_SECONDS,
+    Rows,
+    Rule,
+    Windows,
+    check_log,
+    deliver,
+    final_labels,
+    known_at,
+)
 
-Int8Array = NDArray[np.int8]
-DAY_SECONDS = 86_400
-
-
-class Windows(NamedTuple):
-    """Windows in whole seconds, 0 <= observation <= attribution > 0; by default as published."""
-
-    conversion_attribution: int = 259_200  # 3 days from the click
-    refund_attribution: int = 259_200  # 3 days from the conversion
-    conversion_observation: int = 864
-    refund_observation: int = 864
-
-
-class Labels(NamedTuple):
-    """Final labels of C clicks; 0 or 1."""
-
-    y: Int8Array  # (C,) converted in the attribution window
-    z: Int8Array  # (C,) converted and refunded, each in its attribution window
-    n: Int8Array  # (C,) net conversion, y (1 - z)
-
-
-class Trajectory(IntEnum):
-    """The seven fates of a click; I = in the observation window, D = after it."""
-
-    NO_CONVERSION = 0  # a conversion after the attribution window included
-    I_CONVERSION = 1
-    D_CONVERSION = 2
-    I_CONVERSION_I_REFUND = 3
-    I_CONVERSION_D_REFUND = 4
-    D_CONVERSION_I_REFUND = 5
-    D_CONVERSION_D_REFUND = 6
-
-
-class Emit(NamedTuple):
-    """One entry of a delivery rule: at `when`, the clicks of `to` give a row with `label`.
-
-    Moments and groups of clicks are named in `_timeline`. A label is 1 for the clicks of a group:
-    the pay label of a conversion row, the refund label of a refund row.
-    """
-
-    when: str
-    to: str
-    label: str
-    row: Literal["conversion", "refund"] = "conversion"
-    pay: str = "all"  # pay label of a refund row
-    net: str | None = None  # net label of a conversion row; None repeats the pay label
-    flag: bool = False  # DDFM's d: the row carries the final conversion label
-
-
-class Rule(NamedTuple):
-    """What a method is delivered; the order of the entries orders rows of the same second."""
-
-    emits: tuple[Emit, ...]
-    reading: Literal["nothing", "refund_rows", "payments", "final"]  # see `refund_targets`
-    privileged: bool = False  # rows carry labels that are not known yet
-
-
-_AT_WINDOW = Emit("window", "all", "in_window")
-_RECAPTURED = Emit("conversion", "delayed", "all")
-_CONVERTED = Emit("conversion", "converters", "all")
-_NEVER = Emit("matured", "others", "none")
-_REFUNDED = Emit("refund", "refunders", "all", "refund")
-
-_FNC = Rule((Emit("click", "all", "none"), _CONVERTED, _REFUNDED._replace(pay="none")), "payments")
-_ES_DFM = Rule((_AT_WINDOW, _RECAPTURED, _REFUNDED), "payments")
-_DDFM = (_AT_WINDOW, _RECAPTURED._replace(flag=True), _NEVER._replace(flag=True), _REFUNDED)
-_UNREFUNDED = Emit("refund_window", "not_refunded_in_window", "none", "refund")
-_BDL_REFUND = Emit("refund_matured", "converters", "refunders", "refund")
-
-RULES: dict[str, Rule] = {
-    "pre_trained": Rule((Emit("click", "none", "none"),), "nothing"),
-    "oracle": Rule((Emit("click", "all", "converters", net="net_converters"),), "final", True),
-    "bdl": Rule((Emit("matured", "all", "converters"), _BDL_REFUND), "refund_rows"),
-    **dict.fromkeys(("fnc", "fnw"), _FNC),
-    **dict.fromkeys(("es_dfm", "defuse", "miss", "dfsn"), _ES_DFM),
-    "dfsn_unbias": _FNC._replace(reading="nothing"),
-    "dfsn_feature": Rule((Emit("half_window", "all", "in_half_window"),), "nothing"),
-    "defer": Rule((_AT_WINDOW, _CONVERTED, _NEVER, _REFUNDED), "payments"),
-    "ddfm": Rule(_DDFM, "payments"),
-    "tesla": Rule((_AT_WINDOW, _RECAPTURED, _UNREFUNDED, _REFUNDED), "refund_rows"),
-}
-"""Delivery rule of each method, and of DFSN's satellite networks."""
-
-
-class Rows(NamedTuple):
-    """N training rows ordered by time; rows of the same second in the order of the rule."""
-
-    click: IntArray  # (N,) index into the log
-    time: IntArray  # (N,) seconds, the moment of delivery
-    pay_label: Int8Array  # (N,) s_y
-    net_label: Int8Array  # (N,) s_n; on refund rows 1 - the refund label
-    conversion_row: BoolArray  # (N,) m: True on conversion rows, False on refund rows
-    flag: BoolArray  # (N,) d: the row carries the final conversion label (DDFM)
-    delay: IntArray  # (N,) seconds of the row's event from its cause; MISSING if its label is 0
-
-
-def check_log(log: ClickLog) -> None:
-    """Checks order, delays and ids of a log.
-
-    Raises:
-        ValueError: unsorted or negative click times, an event before its cause, a refund without a
-            conversion, a wrong shape, or an id outside its field; names the first such click.
-    """
-    click, conversion, refund = log.click_time, log.conversion_time, log.refund_time
-    for name, column in zip(log._fields, log, strict=True):
-        if name != "cardinalities" and len(column) != click.size:
-            raise ValueError(f"{name} must have {click.size} clicks, got {len(column)}")
-    if log.features.ndim != 2 or log.features.shape[1] != len(log.cardinalities):
-        raise ValueError(
-            f"features must have shape (C, {len(log.cardinalities)}), got {log.features.shape}"
-        )
-    _reject(click < 0, "click_time", click, ">= 0")
-    unsorted = np.zeros(click.size, np.bool_)
-    unsorted[1:] = click[1:] < click[:-1]
-    _reject(unsorted, "click_time", click, "at or after the previous click's")
-    early = (conversion != MISSING) & (conversion < click)
-    _reject(early, "conversion_time", conversion, f"at or after the click, or {MISSING}")
-    early = (refund != MISSING) & ((conversion == MISSING) | (refund < conversion))
-    _reject(early, "refund_time", refund, f"at or after a conversion, or {MISSING}")
-    if click.size:
-        low, high = log.features.min(axis=0), log.features.max(axis=0)  # (F,)
-        for field in np.flatnonzero((low < 0) | (high >= np.array(log.cardinalities))):
-            ids, size = log.features[:, field], log.cardinalities[field]
-            _reject((ids < 0) | (ids >= size), f"features[:, {field}]", ids, f"in [0, {size})")
-
-
-def _reject(bad: BoolArray, field: str, values: np.ndarray, allowed: str) -> None:
-    if bad.any():
-        first = int(np.argmax(bad))
-        raise ValueError(f"{field} must be {allowed}, got {values[first]} at click {first}")
-
-
-def _check_windows(windows: Windows) -> None:
-    for name, seconds in zip(windows._fields, windows, strict=True):
-        longest = getattr(windows, name.replace("observation", "attribution"))
-        if not (0 <= seconds <= longest and longest > 0 and seconds == int(seconds)):
-            allowed = "> 0" if name.endswith("attribution") else f"in [0, {longest}]"
-            raise ValueError(f"{name} must be {allowed} and whole seconds, got {seconds}")
-
-
-def _timeline(log: ClickLog, windows: Windows) -> tuple[dict[str, IntArray], dict[str, BoolArray]]:
-    """Moments (C,), valid where their event exists, and groups (C,), of attributed events only."""
-    _check_windows(windows)
-    check_log(log)
-    longest, longest_refund, window, refund_window = map(int, windows)
-    click, conversion, refund = log.click_time, log.conversion_time, log.refund_time
-    delay, refund_delay = conversion - click, refund - conversion
-    y = (conversion != MISSING) & (delay < longest)
-    z = y & (refund != MISSING) & (refund_delay < longest_refund)
-    times = {
-        "click": click,
-        "half_window": click + window // 2,  # half the observation window, rounded down
-        "window": click + window,
-        "conversion": conversion,
-        "matured": click + longest,
-        "refund_window": conversion + refund_window,
-        "refund": refund,
-        "refund_matured": conversion + longest_refund,
-    }
-    groups = {
-        "all": np.ones_like(y),
-        "none": np.zeros_like(y),
-        "converters": y,
-        "others": ~y,
-        "in_half_window": y & (delay <= window // 2),
-        "in_window": y & (delay <= window),
-        "delayed": y & (delay > window),
-        "refunders": z,
-        "net_converters": y & ~z,
-        "delayed_refund": z & (refund_delay > refund_window),
-        "not_refunded_in_window": y & ~(z & (refund_delay <= refund_window)),
-    }
-    return times, groups
-
-
-def final_labels(log: ClickLog, windows: Windows) -> Labels:
-    """Labels after both attribution windows have closed; raises as `deliver` does."""
-    _, groups = _timeline(log, windows)
-    names = ("converters", "refunders", "net_converters")
-    return Labels(*(groups[name].astype(np.int8) for name in names))
-
-
-def trajectory(log: ClickLog, windows: Windows) -> Int8Array:
-    """`Trajectory` of each click, (C,); raises as `deliver` does.
-
-    Late conversions are `NO_CONVERSION`; late refunds leave the conversion as it is.
-    """
-    _, groups = _timeline(log, windows)
-    late = groups["delayed"].astype(np.int8)
-    refunded = Trajectory.I_CONVERSION_I_REFUND + 2 * late + groups["delayed_refund"]
-    return np.where(groups["refunders"], refunded, groups["converters"] + late).astype(np.int8)
-
-
-def deliver(log: ClickLog, windows: Windows, rule: Rule) -> Rows:
-    """The training rows of a log under a rule, ordered by time.
-
-    Args:
-        log: C clicks in order of time.
-        windows: attribution and observation windows, seconds.
-        rule: an entry of `RULES`.
-
-    Raises:
-        ValueError: see `check_log`; or windows out of range.
-    """
-    timeline = _timeline(log, windows)
-    parts = [_emitted(emit, *timeline) for emit in rule.emits]
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    order = np.argsort(columns[Rows._fields.index("time")], kind="stable")
-    return Rows(*(column[order] for column in columns))
-
-
-def _emitted(emit: Emit, times: dict[str, IntArray], groups: dict[str, BoolArray]) -> Rows:
-    """Rows of one entry, in the order of the clicks."""
-    click = np.flatnonzero(groups[emit.to])  # (N,)
-    label = groups[emit.label][click]
-    is_conversion = emit.row == "conversion"
-    pay = label if is_conversion else groups[emit.pay][click]
-    net = ~label if not is_conversion else groups[emit.net or emit.label][click]
-    cause, event = ("click", "conversion") if is_conversion else ("conversion", "refund")
-    return Rows(
-        click=click,
-        time=times[emit.when][click],
-        pay_label=pay.astype(np.int8),
-        net_label=net.astype(np.int8),
-        conversion_row=np.full(click.size, is_conversion),
-        flag=np.full(click.size, emit.flag),
-        delay=np.where(label, times[event][click] - times[cause][click], MISSING),
-    )
-
-
-def refund_targets(rows: Rows, rule: Rule) -> tuple[Int8Array, BoolArray]:
-    """Labels (N,) of the refund tower and the mask (N,) of the rows it reads, by `rule.reading`.
-
-    "refund_rows": the refund rows with their label; "payments": refund rows as 1 and conversion
-    rows with pay label 1 as 0; "final" (Oracle): rows with pay label 1, as 1 where the net label
-    is 0; "nothing": no row.
-    """
-    refund_row, paid = ~rows.conversion_row, rows.pay_label == 1
-    label, mask = {
-        "nothing": (refund_row & False, refund_row & False),
-        "refund_rows": (refund_row & paid & (rows.net_label == 0), refund_row),
-        "payments": (refund_row, refund_row | paid),
-        "final": (paid & (rows.net_label == 0), paid),
-    }[rule.reading]
-    return label.astype(np.int8), mask
-
-
-def head_labels(rows: Rows, windows: Windows) -> Int8Array:
-    """Pay labels (N, 3) of MISS's heads, whose windows are 1/2, 2/3 and all of the observation's.
-
-    A conversion in window counts for the heads whose window holds it; a recaptured one for all.
-    """
-    whole = windows.conversion_observation
-    heads = np.array([whole // 2, 2 * whole // 3, whole])
-    delay = rows.delay[:, None]  # (N, 1)
-    positive = (rows.conversion_row & (rows.pay_label == 1))[:, None]
-    return (positive & ((delay <= heads) | (delay > whole))).astype(np.int8)
-
-
-def known_at(log: ClickLog, time: int) -> ClickLog:
-    """The log as seen at `time`, seconds: later clicks are left out, later events are MISSING."""
-    seen = slice(int(np.searchsorted(log.click_time, time, side="right")))
-    conversion, refund = log.conversion_time[seen], log.refund_time[seen]
-    return ClickLog(
-        click_time=log.click_time[seen],
-        conversion_time=np.where(conversion <= time, conversion, MISSING),
-        refund_time=np.where(refund <= time, refund, MISSING),
-        features=log.features[seen],
-        cardinalities=log.cardinalities,
-        p_convert=log.p_convert[seen],
-        p_refund=log.p_refund[seen],
-    )
+HOUR_SECONDS = 3_600
+_ROUNDING = 1e-6  # seconds: whole seconds survive their way through hours
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -333,6 +80,11 @@ class Split:
                 f"segment_days must be > 0 and divide {span / DAY_SECONDS} days, "
                 f"got {self.segment_days}"
             )
+
+    @property
+    def start_second(self) -> int:
+        """First second of the stream."""
+        return self._second(self.stream_start_day)
 
     @property
     def segment_seconds(self) -> int:
@@ -382,16 +134,218 @@ class Split:
         return round(day * DAY_SECONDS)
 
 
-def batches(rows: slice, batch_size: int, *, drop_last: bool = False) -> Iterator[slice]:
-    """Cuts consecutive rows in batches; the last one may be short, an empty slice gives none.
+def batches(count: int, batch_size: int, *, drop_last: bool = False) -> Iterator[slice]:
+    """Cuts `count` consecutive rows in batches of nearly equal size.
 
-    `drop_last` leaves a short last batch out, as the published code does.
+    The number of batches is count / batch_size, rounded, at least 1: no batch is much smaller than
+    the others, whose statistics (batch normalisation) would be poor. `drop_last` cuts batches of
+    exactly `batch_size` and leaves the remaining rows out, as the published code does. No rows give
+    no batches.
 
     Raises:
-        ValueError: batch_size is < 1.
+        ValueError: batch_size is < 1 or count < 0.
     """
-    if not batch_size >= 1:
-        raise ValueError(f"batch_size must be >= 1, got {batch_size}")
-    stop = rows.stop - (rows.stop - rows.start) % batch_size if drop_last else rows.stop
-    for start in range(rows.start, stop, batch_size):
-        yield slice(start, min(start + batch_size, stop))
+    if not (batch_size >= 1 and count >= 0):
+        raise ValueError(f"batch_size must be >= 1 and count >= 0, got {batch_size} and {count}")
+    number = count // batch_size if drop_last else round(count / batch_size) or min(count, 1)
+    stop = number * batch_size if drop_last else count
+    for k in range(number):
+        yield slice(k * stop // number, (k + 1) * stop // number)
+
+
+def whole_seconds(hours: FloatArray) -> IntArray:
+    """Seconds (N,) of moments in hours, rounded down."""
+    return np.floor(hours * HOUR_SECONDS + _ROUNDING).astype(np.int64)
+
+
+class OpenClicks:
+    """The clicks that may still bring training rows, with what has been seen of them.
+
+    Args:
+        windows: attribution and observation windows.
+        num_fields: F, columns of the features.
+    """
+
+    def __init__(self, windows: Windows, num_fields: int) -> None:
+        self.windows = windows
+        self.since = self.now = -1  # rows of (since, now] are due, seconds
+        self.click_id = np.empty(0, np.int64)
+        self.times = np.empty((3, 0), np.int64)  # click, conversion, refund; MISSING if not seen
+        self.features = np.empty((0, num_fields), np.int32)
+
+    def follow(self, history: ClickLog, now: int) -> None:
+        """Goes on from a log as known at `now`, seconds; click ids are its row numbers."""
+        self.click_id = np.arange(history.click_time.size)
+        self.times = np.stack([history.click_time, history.conversion_time, history.refund_time])
+        self.features = history.features
+        self.now = now
+        self.close()
+
+    def update(self, window: Window) -> None:
+        """Takes in new clicks, and first purchases and their refunds of clicks that are open."""
+        events, self.now = window.events, int(whole_seconds(np.array(window.now_hours)))
+        seconds = whole_seconds(events.time_hours)
+        new = events.kind == EventKind.CLICK
+        if new.any():
+            place = np.searchsorted(window.clicks.impression_id, events.click_id[new])
+            times = np.full((3, place.size), MISSING)
+            times[0] = seconds[new]
+            self.click_id = np.concatenate([self.click_id, events.click_id[new]])
+            self.times = np.concatenate([self.times, times], axis=1)
+            self.features = np.concatenate([self.features, window.clicks.features[place]])
+        first = events.order_id == 0
+        for row, kind in enumerate((EventKind.PURCHASE, EventKind.REFUND), start=1):
+            rows = first & (events.kind == kind)
+            place = np.searchsorted(self.click_id, events.click_id[rows])
+            place = np.minimum(place, self.click_id.size - 1)
+            if self.click_id.size:
+                found = self.click_id[place] == events.click_id[rows]
+                self.times[row, place[found]] = seconds[rows][found]
+
+    def due(self, rule: Rule) -> tuple[Rows, NDArray[np.int32]]:
+        """Rows that have become due since the last `close`, and their features (N, F)."""
+        unknown = np.full(self.click_id.size, np.nan)
+        click, conversion, refund = self.times
+        none = self.features[:, :0]
+        log = ClickLog(click, conversion, refund, none, (), unknown, unknown)
+        rows = deliver(log, self.windows, rule)
+        due = slice(*np.searchsorted(rows.time, [self.since, self.now], side="right").tolist())
+        rows = Rows._make(column[due] for column in rows)
+        return rows, self.features[rows.click]
+
+    def close(self) -> None:
+        """Drops the clicks that bring no more rows; what is due now will not be due again."""
+        click, conversion, _ = self.times
+        last = click + self.windows.conversion_attribution
+        converted = conversion != MISSING
+        last = np.maximum(last, conversion + converted * self.windows.refund_attribution)
+        kept = last > self.now
+        self.click_id, self.features = self.click_id[kept], self.features[kept]
+        self.times, self.since = self.times[:, kept], self.now
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """Arrays that determine the future behaviour."""
+        moments = np.array([self.since, self.now])
+        names = ("click_id", "times", "features")
+        return {"moments": moments, **{name: getattr(self, name).copy() for name in names}}
+
+    def set_state(self, state: dict[str, np.ndarray]) -> None:
+        """Restores what `get_state` returned."""
+        self.since, self.now = (int(moment) for moment in state["moments"])
+        for name in ("click_id", "times", "features"):
+            setattr(self, name, state[name].copy())
+
+
+class LogStream:
+    """Plays a click log back: what was known before the stream, then window after window.
+
+    Click ids are row numbers of the log; hours count from the log's day 0.
+
+    Args:
+        log: C clicks in order of time.
+        split: of the log.
+
+    Raises:
+        ValueError: see `check_log`; or no click before or after the stream starts.
+    """
+
+    def __init__(self, log: ClickLog, split: Split) -> None:
+        check_log(log)
+        self.log, self.split = log, split
+        self.start = split.start_second
+        if log.click_time.size == 0 or not log.click_time[0] < self.start <= log.click_time[-1]:
+            raise ValueError(f"log must have clicks before and after second {self.start}")
+        times = (log.click_time, log.conversion_time, log.refund_time)
+        happened = [np.flatnonzero(time != MISSING) for time in times]
+        kind = np.repeat(np.arange(3, dtype=np.int8), [rows.size for rows in happened])
+        click = np.concatenate(happened)
+        moment = np.concatenate([time[rows] for time, rows in zip(times, happened, strict=True)])
+        order = np.lexsort((click, kind, moment))
+        self._click, self._kind, self._moment = click[order], kind[order], moment[order]
+
+    def history(self) -> ClickLog:
+        """The log as known when the stream starts."""
+        return known_at(self.log, self.start - 1)
+
+    def window(self, k: int, *, privileged: bool = False) -> Window:
+        """What was seen in segment k: its clicks, and the events of all clicks in that time.
+
+        `privileged` gives instead all events of the segment's clicks, future ones included.
+        """
+        clicks = self.split.train_segment(self.log.click_time, k)
+        if privileged:
+            rows = np.flatnonzero((self._click >= clicks.start) & (self._click < clicks.stop))
+        else:
+            rows = self.split.train_segment(self._moment, k)
+        click, kind, moment = self._click[rows], self._kind[rows], self._moment[rows]
+        events = EventBatch(
+            tick=np.full(click.size, k),
+            time_hours=moment / HOUR_SECONDS,
+            kind=kind,
+            click_id=click,
+            order_id=np.where(kind == EventKind.CLICK, -1, 0).astype(np.int16),
+            amount=np.zeros(click.size),
+        )
+        size = clicks.stop - clicks.start
+        won = np.ones(size, np.bool_)
+        slot = np.zeros(size, np.int8)
+        result = AuctionResult(won, np.full(size, np.inf), won.copy(), slot)
+        now = (self.start + (k + 1) * self.split.segment_seconds) / HOUR_SECONDS
+        referred = self.impressions(np.unique(click))
+        return Window(now, self.impressions(clicks), result, referred, events)
+
+    def impressions(self, rows: slice | IntArray) -> Impressions:
+        """Clicks of the log, by row numbers; the scene is unknown (0)."""
+        moment = self.log.click_time[rows]
+        ids = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+        scene, mask = np.zeros(ids.size, np.int32), np.ones(ids.size, np.int8)
+        return Impressions(ids, moment / HOUR_SECONDS, self.log.features[rows], scene, mask)
+
+    def test_clicks(self, k: int) -> slice:
+        """Clicks on which a model trained up to segment k is scored: those of segment k + 1."""
+        return self.split.test_segment(self.log.click_time, k)
+
+
+class StreamResult(NamedTuple):
+    """Predictions for the N test clicks of a stream, in order, with their final labels."""
+
+    segment: IntArray  # (N,) the segment the model was trained up to
+    click: IntArray  # (N,) row of the log
+    cvr: FloatArray  # (N,) predicted P(conversion)
+    net_cvr: FloatArray  # (N,) predicted P(conversion that is kept)
+    refund_rate: FloatArray  # (N,) predicted P(refund | conversion)
+    y: NDArray[np.int8]  # (N,) converted
+    z: NDArray[np.int8]  # (N,) converted and refunded
+    seconds: FloatArray  # (K, 2) spent in partial_fit and in predict, per segment
+
+
+def run_stream(
+    predictor: Predictor,
+    stream: LogStream,
+    windows: Windows,
+    advance: Callable[[int], Any] = lambda segment: None,
+) -> StreamResult:
+    """Trains on segment k, then predicts the clicks of segment k + 1, for every k.
+
+    Args:
+        predictor: ready for the stream. A privileged one sees the events of clicks in advance.
+        stream: of the log.
+        windows: that define the final labels.
+        advance: called with k after every segment, for instance to show progress.
+    """
+    labels, parts, seconds = final_labels(stream.log, windows), [], []
+    for k in range(stream.split.num_segments):
+        window = stream.window(k, privileged=predictor.privileged)
+        started = time.perf_counter()
+        predictor.partial_fit(window)
+        trained = time.perf_counter()
+        held = stream.test_clicks(k)
+        estimates = predictor.predict(stream.impressions(held))
+        seconds.append((trained - started, time.perf_counter() - trained))
+        targets = (Target.CVR, Target.NET_CVR, Target.REFUND_RATE)
+        means = [estimates[target].mean for target in targets]
+        click = np.arange(held.start, held.stop)
+        parts.append((np.full(click.size, k), click, *means, labels.y[held], labels.z[held]))
+        advance(k)
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    return StreamResult._make([*columns, np.array(seconds)])

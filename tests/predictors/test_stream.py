@@ -19,16 +19,16 @@ from click_logs import (
 )
 
 from adsim.clicklog import MISSING
-from predictors.stream import (
+from predictors.delivery import (
     RULES,
     Rows,
-    Split,
     Trajectory,
     deliver,
     final_labels,
     known_at,
     trajectory,
 )
+from predictors.stream import Split
 
 # --- the worked timeline: clicks at day 17.000 ------------------------------------------------
 # A pays at +600 s and refunds at +900 s; B pays at +7200 s and refunds at +48 h; C never pays.

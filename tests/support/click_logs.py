@@ -3,7 +3,7 @@
 import numpy as np
 
 from adsim.clicklog import MISSING, ClickLog
-from predictors.stream import RULES, Trajectory, Windows
+from predictors.delivery import RULES, Trajectory, Windows
 
 WINDOWS = Windows()
 W, A = 864, 259_200  # the default windows, seconds

@@ -1,0 +1,225 @@
+"""Networks shared by the neural predictors: embeddings of categorical ids, towers, two of them.
+
+A `Fields` object numbers the ids of all fields through, so that a set of embedding tables is one
+matrix and one gather. Ids outside their field share one row per field, "unknown", which starts at
+zero and is never trained.
+
+Source: TESLA, arXiv:2601.19965, section 4.1, and its published code (alimama-tech/NetCVR).
+"""
+
+from collections.abc import Callable, Iterable
+from copy import deepcopy
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import embedding, softplus
+
+Tables = Literal["separate", "shared", "hybrid"]
+"""Embedding sets of two towers: one each, one for both, or one each and one for both."""
+
+ADAM_BETAS = (0.9, 0.999)
+
+
+class Fields:
+    """Numbers the ids of F categorical fields through.
+
+    Args:
+        cardinalities: (F,) sizes of the fields, >= 1 each.
+    """
+
+    def __init__(self, cardinalities: Iterable[int]) -> None:
+        self.cardinalities = tuple(int(size) for size in cardinalities)
+        if not self.cardinalities or min(self.cardinalities) < 1:
+            raise ValueError(f"cardinalities must be >= 1 each, got {self.cardinalities}")
+        sizes = np.array(self.cardinalities) + 1  # and one unknown id
+        self.size = int(sizes.sum())
+        self._offset = np.cumsum(sizes) - sizes
+        self.unknown = self._offset + self.cardinalities
+
+    def encode(self, features: NDArray[np.integer]) -> Tensor:
+        """Rows (B, F) int64 of the embedding matrix for ids (B, F).
+
+        Raises:
+            ValueError: not F columns.
+        """
+        if features.ndim != 2 or features.shape[1] != len(self.cardinalities):
+            raise ValueError(
+                f"features must have shape (B, {len(self.cardinalities)}), got {features.shape}"
+            )
+        known = (features >= 0) & (features < self.cardinalities)
+        return torch.from_numpy(np.where(known, features + self._offset, self.unknown))
+
+    def table(self, dim: int, sd: float) -> nn.Parameter:
+        """A new embedding matrix (size, dim), N(0, sd^2)."""
+        table = sd * torch.randn(self.size, dim)
+        table[torch.from_numpy(self.unknown)] = 0.0
+        return nn.Parameter(table)
+
+
+class Sizes(NamedTuple):
+    """Of embeddings and towers."""
+
+    dim: int  # columns of an embedding set
+    sd: float  # of the initial embeddings
+    widths: tuple[int, ...]  # of the hidden layers
+    momentum: float  # of the batch normalisations
+
+
+def tower(inputs: int, sizes: Sizes, outputs: int) -> nn.Sequential:
+    """Linear, BatchNorm, LeakyReLU per width, and a linear layer to the outputs."""
+    layers: list[nn.Module] = []
+    for width in sizes.widths:
+        norm = nn.BatchNorm1d(width, momentum=sizes.momentum)
+        layers += [nn.Linear(inputs, width), norm, nn.LeakyReLU()]
+        inputs = width
+    return nn.Sequential(*layers, nn.Linear(inputs, outputs))
+
+
+class TowerNet(nn.Module):
+    """One set of embeddings and one tower: ids (B, F) to logits (B, outputs)."""
+
+    def __init__(self, fields: Fields, sizes: Sizes, outputs: int) -> None:
+        super().__init__()
+        self.table = fields.table(sizes.dim, sizes.sd)
+        self.tower = tower(len(fields.cardinalities) * sizes.dim, sizes, outputs)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Logits (B, outputs)."""
+        return self.tower(embedding(ids, self.table).flatten(1))
+
+
+class TwoTowers(nn.Module):
+    """A conversion tower and a refund tower over private and shared embeddings.
+
+    Args:
+        fields: of the ids.
+        sizes: of every embedding set and both towers.
+        tables: which embedding sets there are.
+        detach_refund: the refund tower does not train the embeddings it reads.
+    """
+
+    def __init__(
+        self, fields: Fields, sizes: Sizes, tables: Tables, *, detach_refund: bool
+    ) -> None:
+        super().__init__()
+        if tables not in get_args(Tables):
+            raise ValueError(f"tables must be one of {get_args(Tables)}, got {tables!r}")
+        self.detach_refund = detach_refund
+        private, shared = tables != "shared", tables != "separate"
+        dim, sd = sizes.dim, sizes.sd
+        self.private_cvr = fields.table(dim, sd) if private else None
+        self.private_refund = fields.table(dim, sd) if private else None
+        self.shared = fields.table(dim, sd) if shared else None
+        inputs = len(fields.cardinalities) * dim * (private + shared)
+        self.cvr, self.refund = tower(inputs, sizes, 1), tower(inputs, sizes, 1)
+
+    @staticmethod
+    def _read(ids: Tensor, *tables: nn.Parameter | None) -> list[Tensor]:
+        return [embedding(ids, table).flatten(1) for table in tables if table is not None]
+
+    def cvr_inputs(self, ids: Tensor) -> Tensor:
+        """Embeddings (B, width of the input layer) of the conversion tower."""
+        return torch.cat(self._read(ids, self.private_cvr, self.shared), dim=1)
+
+    def cvr_logit(self, ids: Tensor) -> Tensor:
+        """(B,) of the conversion tower."""
+        return self.cvr(self.cvr_inputs(ids)).squeeze(1)
+
+    def refund_logit(self, ids: Tensor) -> Tensor:
+        """(B,) of the refund tower."""
+        inputs = torch.cat(self._read(ids, self.private_refund, self.shared), dim=1)
+        return self.refund(inputs.detach() if self.detach_refund else inputs).squeeze(1)
+
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Both logits (B,); the shared embeddings are read once."""
+        shared = self._read(ids, self.shared)
+        cvr = torch.cat([*self._read(ids, self.private_cvr), *shared], dim=1)
+        refund = torch.cat([*self._read(ids, self.private_refund), *shared], dim=1)
+        if self.detach_refund:
+            refund = refund.detach()
+        return self.cvr(cvr).squeeze(1), self.refund(refund).squeeze(1)
+
+
+def adam(parameters: Iterable[nn.Parameter], rate: float, decay: float = 0.0) -> torch.optim.AdamW:
+    """AdamW with one fused step; without decay it is Adam."""
+    return torch.optim.AdamW(parameters, lr=rate, betas=ADAM_BETAS, weight_decay=decay, fused=True)
+
+
+def weighted_bce(logit: Tensor, label: Tensor, mask: Tensor, w1: Tensor, w0: Tensor) -> Tensor:
+    """Mean over all B rows of mask x (label w1 softplus(-logit) + (1 - label) w0 softplus(logit)).
+
+    The mean is over the whole batch, masked rows included (published code of TESLA).
+    """
+    loss = label * w1 * softplus(-logit) + (1 - label) * w0 * softplus(logit)
+    return (mask * loss).mean()
+
+
+def bce(logit: Tensor, label: Tensor, mask: Tensor) -> Tensor:
+    """`weighted_bce` with weights 1."""
+    return (mask * (softplus(logit) - label * logit)).mean()
+
+
+@torch.no_grad()
+def probabilities(
+    net: nn.Module, logits: Callable[[Tensor], Tensor], ids: Tensor, rows: int = 4096
+) -> Tensor:
+    """Sigmoid of some logits of a network in eval mode, (B,) or (B, outputs), in float32.
+
+    Args:
+        net: put in eval mode meanwhile.
+        logits: of the network, such as `net` itself or one of its methods.
+        ids: (B, F), B >= 0.
+        rows: computed at a time.
+    """
+    training = net.training
+    net.eval()
+    starts = range(0, max(len(ids), 1), rows)
+    found = torch.cat([torch.sigmoid(logits(ids[start : start + rows])) for start in starts])
+    net.train(training)
+    return found
+
+
+def frozen(net: nn.Module) -> nn.Module:
+    """A copy in eval mode whose weights never change."""
+    copy = deepcopy(net).eval()
+    return copy.requires_grad_(False)
+
+
+def state_arrays(modules: nn.Module) -> dict[str, np.ndarray]:
+    """Weights and buffers as named arrays."""
+    return {name: value.cpu().numpy() for name, value in modules.state_dict().items()}
+
+
+def load_state(modules: nn.Module, arrays: dict[str, np.ndarray]) -> None:
+    """Restores what `state_arrays` returned.
+
+    Raises:
+        ValueError: names or shapes of other networks.
+    """
+    state = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+    try:
+        modules.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"weights do not fit the networks: {error}") from error
+
+
+def optimiser_arrays(optimiser: torch.optim.Optimizer) -> dict[str, np.ndarray]:
+    """Moments and step counts as named arrays, "<parameter>.<moment>"."""
+    return {
+        f"{index}.{name}": value.cpu().numpy()
+        for index, moments in optimiser.state_dict()["state"].items()
+        for name, value in moments.items()
+    }
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, arrays: dict[str, np.ndarray]) -> None:
+    """Restores what `optimiser_arrays` returned."""
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, array in arrays.items():
+        index, name = key.split(".")
+        moments.setdefault(int(index), {})[name] = torch.from_numpy(array.copy())
+    groups = optimiser.state_dict()["param_groups"]
+    optimiser.load_state_dict({"state": moments, "param_groups": groups})

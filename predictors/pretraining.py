@@ -1,0 +1,281 @@
+"""Networks trained on the days before a stream: main models and models of the feedback delays.
+
+Methods that are compared start from the same networks: a `Pretraining` trains each one it is asked
+for once, and keeps it.
+
+Source: TESLA, arXiv:2601.19965, sections 4.2 and 5.1, and its published code (alimama-tech/NetCVR).
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from adsim.clicklog import ClickLog
+from predictors.delivery import Windows, final_labels
+from predictors.nets import (
+    Fields,
+    Sizes,
+    Tables,
+    TowerNet,
+    TwoTowers,
+    adam,
+    bce,
+    frozen,
+    load_state,
+    state_arrays,
+)
+from predictors.stream import Split, batches
+
+DelayModel = Literal["pay", "refund", "tn_dp"]
+"""What the two outputs of a delay model are.
+
+pay: P(conversion in the observation window), P(no conversion | none in the window).
+refund: the same for the refund of a conversion.
+tn_dp: P(no conversion | none in the window), P(conversion after the window).
+"""
+
+MONITORED_MOMENTUM = 0.19  # two updates with momentum .1: 1 - .9^2
+_TINY = 1e-6  # of published denominators
+
+Net = TypeVar("Net", bound=nn.Module)
+Towers = TypeVar("Towers", bound=TwoTowers)
+Rate = Annotated[float, Field(gt=0, le=1)]
+Size = Annotated[int, Field(ge=1)]
+
+
+class NetCVRConfig(BaseModel):
+    """Settings of the neural NetCVR predictors.
+
+    Published sizes are in brackets where they differ: they suit millions of clicks a day.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    windows: Windows = Windows()
+    """Attribution and observation windows, seconds."""
+    embedding_dim: Size = 8
+    """Columns of an embedding set (32)."""
+    embedding_sd: Annotated[float, Field(gt=0)] = 0.1
+    """Standard deviation of initial embeddings (1: noise for ids that are seldom seen)."""
+    widths: tuple[Size, ...] = (256, 256, 128)
+    """Hidden layers of a tower."""
+    tables: Tables = "hybrid"
+    """Embedding sets: "separate" (one per tower), "shared" (one), or "hybrid" (all three)."""
+    head: Literal["cascade", "direct"] = "cascade"
+    """The second tower estimates the refund rate, or NetCVR itself."""
+    train_refund_embeddings: bool = True
+    """False: the refund tower reads embeddings that it does not train."""
+    batch_size: Size = 256
+    """Rows of a training step (5000)."""
+    learning_rate: Rate | None = None
+    """Of the stream; None: the method's own."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Of the stream."""
+    pretrain_learning_rate: Rate = 1e-2
+    """Of all networks trained before the stream (5e-2)."""
+    pretrain_attribution: Size | None = None
+    """Attribution window of pre-training labels, seconds; None: that of `windows`."""
+    delay_attribution: Size | None = None
+    """The same for the labels of delay models."""
+    official_quirks: bool = False
+    """Do what the published code does where it differs from the methods' papers.
+
+    Towers are trained in alternating optimiser steps, incomplete batches are dropped, and batch
+    statistics are updated twice per batch; what else differs stands in each method's docstring.
+    """
+
+    @property
+    def sizes(self) -> Sizes:
+        """Of the networks."""
+        momentum = MONITORED_MOMENTUM if self.official_quirks else 0.1
+        return Sizes(self.embedding_dim, self.embedding_sd, self.widths, momentum)
+
+    def attributed(self, seconds: int | None) -> Windows:
+        """The windows with other attribution windows."""
+        if seconds is None:
+            return self.windows
+        return self.windows._replace(conversion_attribution=seconds, refund_attribution=seconds)
+
+
+def seeded(seed: int, make: Callable[[], Net]) -> Net:
+    """A network with weights drawn from a seed; torch's global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()
+
+
+def new_towers(
+    fields: Fields, config: NetCVRConfig, seed: int, cls: type[Towers] = TwoTowers
+) -> Towers:
+    """The untrained two-tower network of a configuration."""
+    detach = not config.train_refund_embeddings
+    return seeded(seed, lambda: cls(fields, config.sizes, config.tables, detach_refund=detach))
+
+
+def new_delay_net(fields: Fields, config: NetCVRConfig, seed: int) -> TowerNet:
+    """The untrained delay model of a configuration: two logits over its own embeddings."""
+    return seeded(seed, lambda: TowerNet(fields, config.sizes, 2))
+
+
+class Pretraining:
+    """Trains networks on the clicks of the first days of a history, each once.
+
+    Args:
+        history: known before the stream starts; its first days have their final labels.
+        split: which days these are.
+        seed: of initial weights and of the order of the rows.
+        device: torch device.
+        cache: folder in which trained networks are kept (npz) and looked up; for one history.
+
+    Raises:
+        ValueError: no click to train on; or labels that the start of the stream cuts off.
+    """
+
+    def __init__(
+        self,
+        history: ClickLog,
+        split: Split,
+        *,
+        seed: int = 0,
+        device: str = "cpu",
+        cache: Path | None = None,
+    ) -> None:
+        self.history, self.split, self.seed = history, split, seed
+        self.device, self._cache = torch.device(device), cache
+        self.fields = Fields(history.cardinalities)
+        self._rows = split.pretrain(history.click_time)
+        if self._rows.stop == 0:
+            raise ValueError(f"history must have clicks before day {split.pretrain_days}")
+        self._ids = self.fields.encode(history.features[self._rows]).to(self.device)
+        self._made: dict[str, nn.Module] = {}
+
+    def main(self, config: NetCVRConfig) -> nn.Module:
+        """The pre-trained two-tower network; frozen."""
+        net = new_towers(self.fields, config, self.seed).to(self.device)
+        used = {"tables", "head", "train_refund_embeddings", "pretrain_attribution"}
+        return self._trained("main", config, used, net, self._fit_main)
+
+    def delays(self, model: DelayModel, config: NetCVRConfig) -> nn.Module:
+        """A trained delay model; frozen."""
+        net = new_delay_net(self.fields, config, self.seed).to(self.device)
+
+        def fit(net: nn.Module, config: NetCVRConfig) -> None:
+            self._fit_delays(net, model, config)
+
+        return self._trained(model, config, {"delay_attribution"}, net, fit)
+
+    def _trained(
+        self,
+        name: str,
+        config: NetCVRConfig,
+        used: set[str],
+        net: nn.Module,
+        fit: Callable[[nn.Module, NetCVRConfig], None],
+    ) -> nn.Module:
+        """Looks a network up by the settings that determine it, or trains it."""
+        always = {"windows", "embedding_dim", "embedding_sd", "widths", "batch_size"}
+        always |= {"official_quirks", "pretrain_learning_rate"}
+        settings = {"name": name, "seed": self.seed, **config.model_dump(include=used | always)}
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+        key = f"{name}_{digest}"
+        if key not in self._made:
+            file = self._cache / f"{key}.npz" if self._cache else None
+            if file is not None and file.is_file():
+                with np.load(file, allow_pickle=False) as arrays:
+                    load_state(net, dict(arrays))
+            else:
+                fit(net, config)
+                if file is not None:
+                    save_arrays(file, state_arrays(net))
+            self._made[key] = frozen(net)
+        return self._made[key]
+
+    def _fit_main(self, net: nn.Module, config: NetCVRConfig) -> None:
+        assert isinstance(net, TwoTowers)
+        windows = config.attributed(config.pretrain_attribution)
+        self.split.check_gap(windows)
+        labels = final_labels(self.history, windows)
+        y, z, n = (torch.from_numpy(label[self._rows]).float().to(self.device) for label in labels)
+        second, mask = (n, torch.ones_like(y)) if config.head == "direct" else (z, y)
+        optimiser = adam(net.parameters(), config.pretrain_learning_rate)
+        for rows in self._shuffled(len(y), config):
+            ids, one = self._ids[rows], torch.ones(len(rows), device=self.device)
+            if config.official_quirks:
+                descend(optimiser, bce(net.cvr_logit(ids), y[rows], one))
+                descend(optimiser, bce(net.refund_logit(ids), second[rows], mask[rows]))
+            else:
+                cvr, refund = net(ids)
+                loss = bce(cvr, y[rows], one) + bce(refund, second[rows], mask[rows])
+                descend(optimiser, loss)
+
+    def _fit_delays(self, net: nn.Module, model: DelayModel, config: NetCVRConfig) -> None:
+        windows = config.attributed(config.delay_attribution)
+        self.split.check_gap(windows)
+        rows, positive, in_window, delayed = self._delay_labels(model, windows)
+        ids = self._ids[torch.from_numpy(rows).to(self.device)]
+        columns = (positive, in_window, delayed)
+        labels = torch.from_numpy(np.stack(columns)[:, rows]).float().to(self.device)
+        optimiser = adam(net.parameters(), config.pretrain_learning_rate)
+        for part in self._shuffled(rows.size, config):
+            positive, in_window, delayed = labels[:, part]
+            first, second = net(ids[part]).unbind(1)
+            negative, one = 1 - positive, torch.ones_like(positive)
+            seen_negative = negative + delayed  # no event when the window closed
+            if model == "tn_dp":
+                loss = bce(second, delayed, one) + _masked_mean(first, negative, seen_negative)
+            else:
+                loss = bce(first, in_window, one) + _masked_mean(second, negative, seen_negative)
+            descend(optimiser, loss)
+
+    def _delay_labels(self, model: DelayModel, windows: Windows) -> tuple[np.ndarray, ...]:
+        """Clicks to train on, and for all: event, in the window, after it (a tie is neither)."""
+        log, labels = self.history, final_labels(self.history, windows)
+        if model == "refund":
+            event, delay = labels.z, log.refund_time - log.conversion_time
+            rows, observed = np.flatnonzero(labels.y[self._rows]), windows.refund_observation
+        else:
+            event, delay = labels.y, log.conversion_time - log.click_time
+            rows, observed = np.arange(self._rows.stop), windows.conversion_observation
+        if rows.size == 0:
+            raise ValueError("history must have conversions to learn the refund delays from")
+        positive = event[self._rows] > 0
+        delay = delay[self._rows]
+        return rows, positive, positive & (delay < observed), positive & (delay > observed)
+
+    def _shuffled(self, count: int, config: NetCVRConfig) -> list[Tensor]:
+        """Rows of the batches of one epoch; a lone row is left out."""
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(self.seed))
+        order = order.to(self.device)
+        parts = [order[part] for part in batches(count, config.batch_size)]
+        return [part for part in parts if len(part) > 1]
+
+
+def _masked_mean(logit: Tensor, label: Tensor, mask: Tensor) -> Tensor:
+    """Cross-entropy over the masked rows (published code: 1e-6 in the denominator)."""
+    return bce(logit, label, mask) * len(mask) / (mask.sum() + _TINY)
+
+
+def descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One optimiser step; parameters that the loss does not reach stay as they are."""
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    optimiser.step()
+
+
+def save_arrays(file: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes an npz file; an interrupted write leaves the old one, or none."""
+    part = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with part.open("wb") as out:
+            np.savez(out, **arrays)  # pyright: ignore[reportArgumentType]
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
