@@ -280,6 +280,7 @@ class NetCVRPredictor:
             "config": self.config.model_dump(mode="json"),
             "cardinalities": self.fields.cardinalities,
             "seed": self.seed,
+            "device": self.device.type,
             "fitted": "main" in self.nets,
             "trained_rows": self.trained_rows,
         }
@@ -311,7 +312,8 @@ class NetCVRPredictor:
         for name, optimiser in self.optimisers.items():
             load_optimiser(optimiser, parts.get(f"adam_{name}", {}))
         self.open.set_state(parts["open"])
-        self.generator.set_state(torch.from_numpy(parts["draws"]["generator"].copy()))
+        if about["device"] == self.device.type:  # else draws go on from the seed
+            self.generator.set_state(torch.from_numpy(parts["draws"]["generator"].copy()))
         self.losses, self.trained_rows = parts["curve"]["losses"].tolist(), about["trained_rows"]
         for part, arrays in parts.items():
             if part.startswith("held_"):
@@ -331,11 +333,11 @@ class Untrained:
 
     def delays(self, model: DelayModel, config: NetCVRConfig) -> nn.Module:
         """As `Pretraining.delays`, untrained."""
-        return frozen(new_delay_net(self.fields, config, self.seed))
+        return frozen(new_delay_net(self.fields, model, config, self.seed))
 
 
 def load_predictor(file: str | Path, device: str = "cpu") -> NetCVRPredictor:
-    """A predictor as it was when `save` wrote it: it goes on exactly as it would have.
+    """A predictor as it was when `save` wrote it: on the same device it goes on as it would have.
 
     Raises:
         FileNotFoundError: there is no such file.

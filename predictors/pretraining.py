@@ -34,9 +34,11 @@ from predictors.nets import (
 )
 from predictors.stream import Split, batches
 
-DelayModel = Literal["pay", "refund", "tn_dp"]
-"""What the two outputs of a delay model are.
+DelayModel = Literal["pay_late", "refund_late", "pay", "refund", "tn_dp"]
+"""What the outputs of a delay model are.
 
+pay_late: P(conversion after the observation window | conversion), one output.
+refund_late: P(refund after its observation window | refund), one output.
 pay: P(conversion in the observation window), P(no conversion | none in the window).
 refund: the same for the refund of a conversion.
 tn_dp: P(no conversion | none in the window), P(conversion after the window).
@@ -120,9 +122,10 @@ def new_towers(
     return seeded(seed, lambda: cls(fields, config.sizes, config.tables, detach_refund=detach))
 
 
-def new_delay_net(fields: Fields, config: NetCVRConfig, seed: int) -> TowerNet:
-    """The untrained delay model of a configuration: two logits over its own embeddings."""
-    return seeded(seed, lambda: TowerNet(fields, config.sizes, 2))
+def new_delay_net(fields: Fields, model: DelayModel, config: NetCVRConfig, seed: int) -> TowerNet:
+    """The untrained delay model of a configuration: one or two logits over its own embeddings."""
+    outputs = 1 if model.endswith("late") else 2
+    return seeded(seed, lambda: TowerNet(fields, config.sizes, outputs))
 
 
 class Pretraining:
@@ -165,7 +168,7 @@ class Pretraining:
 
     def delays(self, model: DelayModel, config: NetCVRConfig) -> nn.Module:
         """A trained delay model; frozen."""
-        net = new_delay_net(self.fields, config, self.seed).to(self.device)
+        net = new_delay_net(self.fields, model, config, self.seed).to(self.device)
 
         def fit(net: nn.Module, config: NetCVRConfig) -> None:
             self._fit_delays(net, model, config)
@@ -226,28 +229,31 @@ class Pretraining:
         optimiser = adam(net.parameters(), config.pretrain_learning_rate)
         for part in self._shuffled(rows.size, config):
             positive, in_window, delayed = labels[:, part]
-            first, second = net(ids[part]).unbind(1)
-            negative, one = 1 - positive, torch.ones_like(positive)
-            seen_negative = negative + delayed  # no event when the window closed
-            if model == "tn_dp":
-                loss = bce(second, delayed, one) + _masked_mean(first, negative, seen_negative)
+            output, one = net(ids[part]), torch.ones_like(positive)
+            seen_negative = 1 - positive + delayed  # no event when the window closed
+            if model.endswith("late"):
+                loss = bce(output[:, 0], delayed, one)
+            elif model == "tn_dp":
+                loss = bce(output[:, 1], delayed, one)
+                loss = loss + _masked_mean(output[:, 0], 1 - positive, seen_negative)
             else:
-                loss = bce(first, in_window, one) + _masked_mean(second, negative, seen_negative)
+                loss = bce(output[:, 0], in_window, one)
+                loss = loss + _masked_mean(output[:, 1], 1 - positive, seen_negative)
             descend(optimiser, loss)
 
     def _delay_labels(self, model: DelayModel, windows: Windows) -> tuple[np.ndarray, ...]:
         """Clicks to train on, and for all: event, in the window, after it (a tie is neither)."""
         log, labels = self.history, final_labels(self.history, windows)
-        if model == "refund":
+        if model.startswith("refund"):
             event, delay = labels.z, log.refund_time - log.conversion_time
-            rows, observed = np.flatnonzero(labels.y[self._rows]), windows.refund_observation
+            cause, observed = labels.y, windows.refund_observation
         else:
             event, delay = labels.y, log.conversion_time - log.click_time
-            rows, observed = np.arange(self._rows.stop), windows.conversion_observation
+            cause, observed = np.ones_like(labels.y), windows.conversion_observation
+        positive, delay = event[self._rows] > 0, delay[self._rows]
+        rows = np.flatnonzero(positive if model.endswith("late") else cause[self._rows])
         if rows.size == 0:
-            raise ValueError("history must have conversions to learn the refund delays from")
-        positive = event[self._rows] > 0
-        delay = delay[self._rows]
+            raise ValueError(f"history must have events to learn the delay model {model!r} from")
         return rows, positive, positive & (delay < observed), positive & (delay > observed)
 
     def _shuffled(self, count: int, config: NetCVRConfig) -> list[Tensor]:

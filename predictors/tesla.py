@@ -6,19 +6,32 @@ label is not final ("debiasing"), and a ranking loss prefers positives, early on
 
 Source: M. Luo et al., "Modeling Cascaded Delay Feedback for Online Net Conversion Rate Prediction:
 Benchmark, Insights and Solutions", WWW 2026, arXiv:2601.19965; and its published code
-(alimama-tech/NetCVR, commit 2a8b78a). Where the two differ, the code is followed, as it produced
-the published figures:
+(alimama-tech/NetCVR, commit 2a8b78a).
 
-- weights use the pre-trained model's probabilities and models of "in the window" and of "truly
-  negative", rather than the online probability and a model of the delay;
-- the ranking loss is a weighted mean over positives rather than a sum, counts 1/10 for refunds, and
-  has no temperature (it would cancel in the sampling law).
+Weights of a row, with p the online probability (no gradient) and p_dp = p P(late | event):
 
-`official_quirks` also trains the towers in alternating optimiser steps, the refund tower first;
-otherwise one step descends the joint loss, as in the paper (eq. of the total loss).
+    w+ = 1 + p_dp,    w- = (1 - p) (1 + p_dp) / (1 - p + p_dp)                          (paper)
+
+whose fixed point is the true rate, also when the rate has drifted since P(late | event) was
+learned. The published code differs; `official_quirks` does what it does:
+
+- p_dp is p_pre - p_in, the frozen pre-trained probability less that of an event in the window, and
+  w- = (1 + p_dp) tn with a frozen model of "truly negative";
+- the ranking loss draws negatives in proportion to 1 - p, and does not weight positives by w+.
+  Otherwise negatives are drawn in proportion to w-, that is to the chance that they are true ones;
+  1 - p says nearly the same of rare conversions, but of refunds, which are not rare, it leaves out
+  the very negatives that are ranked too high, and the estimates run away;
+- the ranking loss of conversions has coefficient 1, that of refunds 1/10; otherwise both have 1/10:
+  1 costs .001 of AUC on worlds apart from those of the benchmark;
+- the towers are trained in alternating optimiser steps, the refund tower first, rather than by one
+  step of the joint loss.
+
+In two points the code is followed throughout, as it produced the published figures: the ranking
+loss is a weighted mean over positives rather than a sum; and it has no temperature (which would
+cancel in the sampling law).
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,12 +41,15 @@ from predictors.base import register_predictor
 from predictors.delivery import Rows
 from predictors.netcvr import Batch, NetCVRPredictor, Untrained
 from predictors.nets import TwoTowers, bce, probabilities, weighted_bce
-from predictors.pretraining import NetCVRConfig, Pretraining
+from predictors.pretraining import DelayModel, NetCVRConfig, Pretraining
 
 MIN_WEIGHT, ALPHA = 1.0, 1.0  # delay weights of the ranking loss lie in (w_min, w_min + alpha)
 DRAWS_CVR, DRAWS_REFUND = 50, 5  # negatives per positive
-REFUND_COEFFICIENT = 0.1  # of the refund tower's ranking loss
+COEFFICIENT, PUBLISHED_CVR_COEFFICIENT = 0.1, 1.0  # of the ranking losses
 MIN_SPREAD_HOURS = 1.0
+
+DELAYS: dict[str, DelayModel] = {"pay": "pay_late", "refund": "refund_late"}
+PUBLISHED_DELAYS: dict[str, DelayModel] = {"pay": "pay", "refund": "refund"}
 
 Ranking = Literal["none", "rn", "ln", "hn", "dar"]
 
@@ -42,13 +58,17 @@ class TeslaConfig(NetCVRConfig):
     """Settings of TESLA."""
 
     ranking: Ranking = "dar"
-    """Negatives of a positive and weights of positives in the ranking loss: "rn" uniform and equal,
-    "ln" likely negatives and equal, "hn" likely positives and equal, "dar" likely negatives and
-    delays; "none" leaves the ranking loss out (NR)."""
+    """Negatives of a positive in the ranking loss: "rn" any, "hn" likely positives, "ln" and "dar"
+    likely true ones; "dar" also weights positives by their delay. "none": no ranking loss (NR)."""
     refund_window: bool = True
     """False: payments are read as "not refunded" at once, as the baselines do."""
     refund_debiasing: bool = True
-    """False: the refund rows are not weighted (ROW only). Needs `refund_window`."""
+    """False: the refund rows are not weighted (ROW only); nor are they without `refund_window`."""
+
+    @property
+    def debiases_refunds(self) -> bool:
+        """Refund rows are weighted."""
+        return self.refund_window and self.refund_debiasing
 
 
 @register_predictor("tesla")
@@ -67,62 +87,100 @@ class Tesla(NetCVRPredictor):
 
     def _build(self, pretraining: Pretraining | Untrained) -> None:
         super()._build(pretraining)
+        towers = ["pay"] + ["refund"] * self.config.debiases_refunds
+        if not self.config.official_quirks:
+            for tower in towers:
+                self.frozen[tower] = pretraining.delays(DELAYS[tower], self.config)
+            return
         self.frozen["main"] = pretraining.main(self.config)
-        self.frozen["pay"] = pretraining.delays("pay", self.config)
-        if self.config.refund_window and self.config.refund_debiasing:
-            self.frozen["refund"] = pretraining.delays("refund", self.config)
+        for tower in towers:
+            self.frozen[tower] = pretraining.delays(PUBLISHED_DELAYS[tower], self.config)
 
     def _constants(self, batch: Batch, rows: Rows) -> Tensor:
-        """Weights of positives and of negatives, (N, 2), of each row in its own tower.
+        """P(late | event) of each row in its own tower, (N, 1); or published weights, (N, 2).
 
-        w+ = 1 + p_pre - p_in and w- = (1 + p_pre - p_in) tn (published code), where p_pre - p_in
-        stands for p_dp = P(event after the window). They are not clamped.
+        Rows that are not weighted have 0, or 1 and 1.
         """
-        weights = torch.ones(len(batch.pay), 2, device=self.device)
-        main = self.frozen["main"]
+        quirks = self.config.official_quirks
+        constants = torch.full((len(batch.pay), 1 + quirks), float(quirks), device=self.device)
+        for tower, kind in (("pay", 1), ("refund", 0)):
+            if tower in self.frozen:
+                where = batch.conversion == kind
+                values = self._published if quirks else self._late
+                constants[where] = values(tower, batch.ids[where])
+        return constants
+
+    def _late(self, tower: str, ids: Tensor) -> Tensor:
+        """P(late | event) (N, 1)."""
+        return probabilities(self.frozen[tower], self.frozen[tower], ids)
+
+    def _published(self, tower: str, ids: Tensor) -> Tensor:
+        """w+ and w- of the published code, (N, 2); they are not clamped."""
+        main, delays = self.frozen["main"], self.frozen[tower]
         assert isinstance(main, TwoTowers)
-        towers = [("pay", batch.conversion == 1, main.cvr_logit)]
-        if "refund" in self.frozen:
-            towers.append(("refund", batch.conversion == 0, main.refund_logit))
-        for name, where, logit in towers:
-            ids = batch.ids[where]
-            in_window, negative = probabilities(self.frozen[name], self.frozen[name], ids).unbind(1)
-            positive = 1 + probabilities(main, logit, ids) - in_window
-            weights[where] = torch.stack([positive, positive * negative], dim=1)
-        return weights
+        in_window, negative = probabilities(delays, delays, ids).unbind(1)
+        logit = main.cvr_logit if tower == "pay" else main.refund_logit
+        positive = 1 + probabilities(main, logit, ids) - in_window
+        return torch.stack([positive, positive * negative], dim=1)
+
+    def _weights(self, logit: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """w+ and w- (B,)."""
+        if self.config.official_quirks:
+            positive, negative = batch.constants.unbind(1)
+            return positive, negative
+        return online_weights(torch.sigmoid(logit.detach()), batch.constants[:, 0])
 
     def pay_loss(self, logit: Tensor, batch: Batch) -> Tensor:
         """Weighted cross-entropy of the conversion rows, and their ranking loss."""
-        loss = weighted_bce(logit, batch.pay, batch.conversion, *batch.constants.unbind(1))
-        if self.config.ranking == "none":
-            return loss
-        return loss + self._rank(logit, batch.pay, batch.conversion, batch.delay, DRAWS_CVR)
+        loss, ranking = self._losses(logit, batch.pay, batch.conversion, batch, DRAWS_CVR)
+        quirks = self.config.official_quirks
+        return loss + (PUBLISHED_CVR_COEFFICIENT if quirks else COEFFICIENT) * ranking
 
     def refund_loss(self, logit: Tensor, batch: Batch) -> Tensor:
         """The same of the refund rows; or, without refund window, of the baselines."""
         if not self.config.refund_window:
             return bce(logit, batch.refund, batch.refund_mask)
-        loss = weighted_bce(logit, batch.refund, batch.refund_mask, *batch.constants.unbind(1))
-        if self.config.ranking == "none":
-            return loss
-        ranking = self._rank(logit, batch.refund, batch.refund_mask, batch.delay, DRAWS_REFUND)
-        return loss + REFUND_COEFFICIENT * ranking
+        loss, ranking = self._losses(logit, batch.refund, batch.refund_mask, batch, DRAWS_REFUND)
+        return loss + COEFFICIENT * ranking
 
-    def _rank(
-        self, logit: Tensor, label: Tensor, mask: Tensor, delay: Tensor, draws: int
-    ) -> Tensor:
-        positive = (mask * label).nonzero().squeeze(1)
-        negative = (mask * (1 - label)).nonzero().squeeze(1)
-        return ranking_loss(
-            *(logit[positive], logit[negative], delay[positive], draws),
-            self.config.ranking,
-            self.generator,
-        )
+    def _losses(
+        self, logit: Tensor, label: Tensor, mask: Tensor, batch: Batch, draws: int
+    ) -> tuple[Tensor, Tensor]:
+        """Weighted cross-entropy and ranking loss of one tower, scalars."""
+        w1, w0 = self._weights(logit, batch)
+        loss = weighted_bce(logit, label, mask, w1, w0)
+        ranking = self.config.ranking
+        if ranking == "none":
+            return loss, torch.zeros_like(loss)
+        if self.config.official_quirks:
+            w1, w0 = torch.ones_like(w1), torch.sigmoid(-logit.detach())
+        rows = [(mask * side).nonzero().squeeze(1) for side in (label, 1 - label)]
+        positive, negative = (Side(logit[r], w[r]) for r, w in zip(rows, (w1, w0), strict=True))
+        hours = batch.delay[rows[0]]
+        return loss, ranking_loss(positive, negative, hours, draws, ranking, self.generator)
+
+
+class Side(NamedTuple):
+    """Positives or negatives of the ranking loss."""
+
+    logit: Tensor  # (P,)
+    weight: Tensor  # (P,) >= 0, without gradient
+
+
+def online_weights(p: Tensor, late: Tensor) -> tuple[Tensor, Tensor]:
+    """w+ and w- (B,) from the online probability and P(late | event), both (B,).
+
+    p_dp = p late; w+ = 1 + p_dp and w- = (1 - p) (1 + p_dp) / (1 - p + p_dp).
+    """
+    delayed = p * late
+    positive = 1 + delayed
+    floor = torch.finfo(p.dtype).tiny  # p = 1, late = 0: no such negative is expected
+    return positive, positive * (1 - p) / (1 - p + delayed).clamp(min=floor)
 
 
 def ranking_loss(
-    positive: Tensor,
-    negative: Tensor,
+    positive: Side,
+    negative: Side,
     delay: Tensor,
     draws: int,
     ranking: Ranking,
@@ -131,12 +189,12 @@ def ranking_loss(
     """Delay-aware ranking loss (DAR) and its variants.
 
     sum_i w_i (1/K) sum_k softplus(o_jk - o_i) / sum_i w_i with K negatives j drawn per positive,
-    with replacement, in proportion to 1 - p_j ("dar", "ln"), p_j ("hn") or evenly ("rn"). Gradients
-    flow to both logits of a pair, not to the sampling law.
+    with replacement, in proportion to their weights ("dar", "ln"), to p_j ("hn") or evenly ("rn").
+    Gradients flow to both logits of a pair, not to the sampling law.
 
     Args:
-        positive: (P,) logits.
-        negative: (Q,) logits.
+        positive: P rows; their weights multiply those of the delays ("dar").
+        negative: Q rows; weights that favour true negatives.
         delay: (P,) hours from cause to event.
         draws: K.
         ranking: variant.
@@ -145,19 +203,18 @@ def ranking_loss(
     Returns:
         A scalar; 0 if there is no positive or no negative.
     """
-    if len(positive) == 0 or len(negative) == 0:
-        return positive.sum() * 0.0
-    odds = negative.detach()
-    if ranking == "rn":
-        chances = torch.ones_like(odds)
-    else:
-        chances = torch.sigmoid(odds if ranking == "hn" else -odds)
+    if len(positive.logit) == 0 or len(negative.logit) == 0:
+        return positive.logit.sum() * 0.0
+    chances = negative.weight
+    if ranking in ("rn", "hn"):
+        odds = negative.logit.detach()
+        chances = torch.sigmoid(odds) if ranking == "hn" else torch.ones_like(odds)
     total = chances.cumsum(0)
-    shape = (len(positive), draws)
-    uniform = torch.rand(shape, generator=generator, device=odds.device) * total[-1]
-    drawn = torch.searchsorted(total, uniform).clamp_(max=len(negative) - 1)
-    pairs = softplus(negative[drawn] - positive[:, None]).mean(dim=1)
-    weight = delay_weights(delay) if ranking == "dar" else torch.ones_like(delay)
+    shape = (len(positive.logit), draws)
+    uniform = torch.rand(shape, generator=generator, device=total.device) * total[-1]
+    drawn = torch.searchsorted(total, uniform).clamp_(max=len(total) - 1)
+    pairs = softplus(negative.logit[drawn] - positive.logit[:, None]).mean(dim=1)
+    weight = positive.weight * (delay_weights(delay) if ranking == "dar" else 1.0)
     return (weight * pairs).sum() / weight.sum()
 
 

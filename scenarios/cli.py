@@ -4,9 +4,11 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 app = typer.Typer(
     help="adsim: an auto-bidding simulator with delayed conversions, refunds and repurchases.",
@@ -20,11 +22,44 @@ app.add_typer(replay_app, name="replay")
 data_app = typer.Typer(help="Click logs.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
+
+class _Benchmarks(TyperGroup):
+    """Commands whose unknown names are errors like those of other names."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the arguments name."""
+        name, known = args[0], self.list_commands(ctx)
+        if not name.startswith("-") and name not in known:
+            from scenarios import console
+
+            with console.user_errors():
+                names = ", ".join(known)
+                raise ValueError(f"benchmark {name!r} does not exist: one of {names}")
+        return super().resolve_command(ctx, args)
+
+
+bench_app = typer.Typer(
+    help="Benchmarks of the source checkout. Example: adsim bench speed",
+    cls=_Benchmarks,
+    no_args_is_help=True,
+)
+app.add_typer(bench_app, name="bench")
+
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a scenario key; repeatable."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+
+# Of `scenarios.netcvr`, which takes too long to import for the help of other commands.
+_METHODS = (
+    "pre_trained, oracle, bdl, fnc, fnw, es_dfm, defer, defuse, ddfm, dfsn, miss, "
+    "tesla_separate, tesla_shared, tesla_hybrid, tesla"
+)
+_EXTRAS = (
+    "oracle_direct, fnc_direct, tesla_nr, tesla_rn, tesla_ln, tesla_hn, tesla_row, "
+    "tesla_payments, tesla_frozen"
+)
 
 
 def parse_seeds(text: str, option: str = "--seeds") -> list[int]:
@@ -40,6 +75,21 @@ def parse_seeds(text: str, option: str = "--seeds") -> list[int]:
             raise ValueError(f"{option}: expected numbers >= 0 such as 0-9 or 1,4,7, got {text!r}")
         seeds.extend(range(int(low), int(high or low) + 1))
     return list(dict.fromkeys(seeds))
+
+
+def parse_rates(text: str) -> list[float]:
+    """Learning rates from "1e-3,1e-2".
+
+    Raises:
+        ValueError: anything else than numbers in (0, 1].
+    """
+    try:
+        rates = [float(part) for part in text.split(",")]
+    except ValueError:
+        rates = []
+    if not rates or not all(0 < rate <= 1 for rate in rates):
+        raise ValueError(f"--tune: expected numbers in (0, 1] such as 1e-3,1e-2, got {text!r}")
+    return rates
 
 
 def parse_overrides(pairs: list[str] | None) -> dict[str, Any]:
@@ -137,32 +187,88 @@ def data_describe(
         describe_command(scenario, seed, clicks, parse_overrides(set_), as_json=json_)
 
 
-@app.command()
-def bench(
-    name: Annotated[str, typer.Argument(help="Benchmark: speed.")],
+def _benchmark(name: str) -> ModuleType:
+    """A module of the folder benchmarks, which only source checkouts have.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    path = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
+    if not path.is_file():
+        known = sorted(p.stem for p in path.parent.glob("*.py"))
+        raise ValueError(f"benchmark {name!r} does not exist: one of {', '.join(known) or 'none'}")
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"benchmark {name!r} cannot be loaded from {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@bench_app.command("speed")
+def bench_speed(
     json_: JsonOption = False,
     out: Annotated[Path | None, typer.Option(help="Also write the table to this folder.")] = None,
 ) -> None:
-    """Run a benchmark of the source checkout and print its table.
+    """Measure speed and memory of the environments.
 
     Example: adsim bench speed
     """
     from scenarios import console
 
     with console.user_errors():
-        path = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
-        if not path.is_file():
-            known = sorted(p.stem for p in path.parent.glob("*.py"))
-            raise ValueError(
-                f"benchmark {name!r} does not exist: one of {', '.join(known) or 'none'}"
-            )
-        spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", path)
-        if spec is None or spec.loader is None:
-            raise ValueError(f"benchmark {name!r} cannot be loaded from {path}")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module
-        spec.loader.exec_module(module)
-        module.main(as_json=json_, out=out)
+        _benchmark("speed").main(as_json=json_, out=out)
+
+
+@bench_app.command("netcvr")
+def bench_netcvr(
+    preset: Annotated[
+        str, typer.Option(help="quick: one world. full: several seeds, scenarios and set-ups.")
+    ] = "quick",
+    scenarios: Annotated[
+        list[str] | None,
+        typer.Option("--scenario", help="Other scenarios than the preset's; repeatable."),
+    ] = None,
+    setups: Annotated[
+        list[str] | None,
+        typer.Option("--setup", help="fair: all alike. published: TESLA's code; repeatable."),
+    ] = None,
+    methods: Annotated[
+        str,
+        typer.Option(help=f"Names separated by commas. all: {_METHODS}. extras: {_EXTRAS}."),
+    ] = "all",
+    seeds: Annotated[
+        str | None, typer.Option(help="Seeds, e.g. 0-4; default: the preset's.")
+    ] = None,
+    clicks: Annotated[int | None, typer.Option(help="Clicks a day; default: the preset's.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A log in a CASCADE format instead of scenarios.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Processes, at most as many as cores.")] = 2,
+    tune: Annotated[
+        str | None, typer.Option(hidden=True, help="Compare learning rates, e.g. 1e-3,1e-2.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder of results; those in it are not run again.")
+    ] = Path("results/netcvr"),
+    json_: JsonOption = False,
+) -> None:
+    """Compare predictors of the net conversion rate on a stream of delayed feedback.
+
+    Example: adsim bench netcvr --preset full --scenario cascade --methods oracle,es_dfm,tesla
+    """
+    from scenarios import console
+
+    with console.user_errors():
+        options = {
+            "scenarios": scenarios or (),
+            "setups": setups or (),
+            "seeds": parse_seeds(seeds) if seeds is not None else (),
+            "rates": parse_rates(tune) if tune is not None else (),
+        }
+        options |= {"methods": methods, "clicks": clicks, "data": data, "jobs": jobs}
+        _benchmark("netcvr").main(preset=preset, as_json=json_, out=out, **options)
 
 
 @app.command("list")

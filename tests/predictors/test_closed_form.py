@@ -14,6 +14,7 @@ from predictors import PREDICTORS
 from predictors.delivery import RULES, Trajectory, deliver
 from predictors.netcvr import Batch, NetCVRPredictor, Untrained
 from predictors.nets import Fields
+from predictors.tesla import online_weights
 
 P_V, F_V, P_R, F_R = 0.066, 0.27, 0.245, 0.545  # conversion, in its window, refund, in its window
 P_DP, P_IN = P_V * (1 - F_V), P_V * F_V
@@ -60,9 +61,14 @@ class Cell:
         if "main" in frozen:
             say(frozen["main"].cvr, stale)
             say(frozen["main"].refund, P_R)
-        for net, answers in (("delays", delays), ("pay", (P_IN, TN)), ("refund", (R_IN, R_TN))):
-            if net in frozen:
-                say(frozen[net].tower, *answers)
+        published = predictor.config.official_quirks
+        answers = {
+            "delays": delays,
+            "pay": (P_IN, TN) if published else (1 - F_V,),
+            "refund": (R_IN, R_TN) if published else (1 - F_R,),
+        }
+        for net in answers.keys() & set(frozen.keys()):
+            say(frozen[net].tower, *answers[net])
         self.predictor, self.rule = predictor, RULES[predictor.rule]
         self.rows = deliver(LOG, WINDOWS, self.rule)
         self.weight = torch.from_numpy(chances()[self.rows.click])  # rows per click, (N,)
@@ -117,19 +123,47 @@ def test_losses_are_means_of_the_losses_of_their_rows():
 def test_expected_weights_of_the_cell():
     derived = [P_DP, TN, R_DP, R_TN]
     assert derived == pytest.approx([0.04818, 0.95095, 0.11148, 0.87135], abs=6e-6)
-    constants = Cell("tesla").batch.constants
-    conversion = Cell("tesla").rows.conversion_row
-    for rows, expected in ((conversion, (1.04818, 0.99676)), (~conversion, (1.11148, 0.96848))):
-        weights = constants[torch.from_numpy(rows)].numpy()
-        np.testing.assert_allclose(weights, np.tile(expected, (rows.sum(), 1)), atol=6e-6)
-        np.testing.assert_allclose(weights[:, 1], weights[:, 0] * (TN, R_TN)[expected[0] > 1.1])
+    for conversion, weights in ((True, (1.04818, 0.99676)), (False, (1.11148, 0.96848))):
+        for quirks in (False, True):
+            found = tesla_weights(conversion, official_quirks=quirks)
+            np.testing.assert_allclose(found, np.tile(weights, (len(found), 1)), atol=6e-6)
 
 
-def test_weights_of_rows_that_are_not_weighted_are_one():
-    cell = Cell("tesla", refund_debiasing=False)
-    constants = cell.batch.constants.numpy()
-    assert (constants[~cell.rows.conversion_row] == 1).all()
-    assert constants[cell.rows.conversion_row, 0] == pytest.approx(1.04818, abs=6e-6)
+def tesla_weights(conversion, p=None, **settings):
+    """Weights (N, 2) of conversion or refund rows, at the true rate unless p says otherwise."""
+    cell = Cell("tesla", **settings)
+    p = p or (P_V if conversion else P_R)
+    logit = torch.full((len(cell.weight),), p, dtype=torch.float64).logit()
+    weights = torch.stack(cell.predictor._weights(logit, cell.batch), 1)
+    return weights[cell.batch.conversion == conversion].numpy()
+
+
+def test_weights_of_tesla_follow_its_own_estimate_and_the_published_ones_do_not():
+    p, late = 0.1, 1 - F_V
+    positive = 1 + p * late
+    expected = positive, positive * (1 - p) / (1 - p + p * late)
+    assert tesla_weights(True, p)[0] == pytest.approx(expected)
+    published = tesla_weights(True, p, official_quirks=True)[0]
+    assert published == pytest.approx((1.04818, 0.99676), abs=6e-6)
+    stale = tesla_weights(True, official_quirks=True, stale=0.1)[0]
+    assert stale == pytest.approx(np.array([1, TN]) * (1 + 0.1 - P_IN), rel=1e-6)
+
+
+def test_weights_of_tesla_at_the_ends():
+    one, none = torch.ones(1), torch.zeros(1)
+    for p, late, expected in (
+        (one, one, (2.0, 0.0)),
+        (none, one, (1.0, 1.0)),
+        (none, none, (1.0, 1.0)),
+    ):
+        assert [weight.item() for weight in online_weights(p, late)] == list(expected)
+
+
+@pytest.mark.parametrize("quirks", [False, True])
+def test_rows_that_are_not_weighted_have_weights_one(quirks):
+    settings = {"refund_debiasing": False, "official_quirks": quirks}
+    assert (tesla_weights(False, **settings) == 1).all()
+    assert tesla_weights(True, **settings)[:, 0] == pytest.approx(1.04818, abs=6e-6)
 
 
 def test_delay_constants_are_limited():
@@ -142,15 +176,15 @@ def test_delay_constants_are_limited():
 def test_expected_weight_of_a_click_is_its_expected_number_of_rows():
     # p_v w+ + (1 - p_v + p_dp) w- = 1 + p_dp, and of the refund rows likewise.
     cell = Cell("tesla")
-    positive, negative = cell.batch.constants.numpy().T
-    rows, weight = cell.rows, cell.weight.numpy()
-    pays = rows.conversion_row
-    weights = np.where(rows.pay_label == 1, positive, negative)
-    assert (weight * weights)[pays].sum() == pytest.approx(1 + P_DP, rel=1e-6)
-    assert weight[pays & (rows.pay_label == 1)].sum() == pytest.approx(P_V)
-    assert weight[pays & (rows.pay_label == 0)].sum() == pytest.approx(1 - P_V + P_DP)
-    weights = np.where(rows.net_label == 0, positive, negative)
-    assert (weight * weights)[~pays].sum() == pytest.approx(P_V * (1 + R_DP), rel=1e-6)
+    for conversion, p, late_share in ((True, P_V, P_DP), (False, P_R, R_DP)):
+        own = cell.rows.conversion_row == conversion
+        label = (cell.batch.pay if conversion else cell.batch.refund).numpy()[own]
+        rows = cell.weight.numpy()[own] / (1 if conversion else P_V)  # per click or conversion
+        assert rows.sum() == pytest.approx(1 + late_share)
+        assert rows @ label == pytest.approx(p)
+        assert rows @ (1 - label) == pytest.approx(1 - p + late_share)
+        weights = np.where(label == 1, *tesla_weights(conversion).T)
+        assert rows @ weights == pytest.approx(1 + late_share, rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +206,33 @@ def test_expected_rows_per_click(name, rows_per_click):
     assert Cell(name).weight.sum().item() == pytest.approx(rows_per_click, abs=6e-6)
 
 
+# --- degenerate cells --------------------------------------------------------------------------
+@pytest.mark.parametrize("quirks", [False, True])
+def test_without_refunds_tesla_and_es_dfm_learn_conversions_alike(quirks):
+    found = []
+    for name in ("tesla", "es_dfm"):
+        cell = Cell(name, official_quirks=quirks)
+        kept = cell.rows.conversion_row & (cell.rows.click <= Trajectory.D_CONVERSION)
+        batch = cell.batch.rows(torch.from_numpy(kept))
+        logit = torch.full((int(kept.sum()),), P_V, dtype=torch.float64).logit().requires_grad_()
+        loss = cell.predictor.pay_loss(logit, batch)
+        found += [loss.detach(), *torch.autograd.grad(loss, logit)]
+    for tesla, es_dfm in zip(found[:2], found[2:], strict=True):
+        torch.testing.assert_close(tesla, es_dfm, rtol=1e-6, atol=0)
+
+
+def test_without_late_events_all_weights_are_one():
+    p, none = torch.linspace(0.01, 0.99, 9), torch.zeros(9)
+    for weights in (online_weights(p, none), Cell("defer").predictor.weights(p, none)):
+        for weight in weights:
+            torch.testing.assert_close(weight, torch.ones(9))
+    # tn = 1, dp = 0: ES-DFM's loss is the plain cross-entropy of its rows, as DFSN's.
+    cell, plain = Cell("es_dfm", delays=(1 - 1e-9, 1e-9)), Cell("dfsn")
+    logit = torch.linspace(-3, 1, len(cell.weight), dtype=torch.float64)
+    losses = [each.predictor.pay_loss(logit, each.batch).item() for each in (cell, plain)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 # --- CVR ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("name", "settings", "expected"),
@@ -187,6 +248,7 @@ def test_expected_rows_per_click(name, rows_per_click):
         ("fnw", {"official_quirks": True, "stale": 0.052}, 0.06509),
         ("fnw", {"official_quirks": True, "stale": 0.080}, 0.06694),
         *((name, {"official_quirks": True}, P_V) for name in ("tesla", "es_dfm", "defer", "ddfm")),
+        ("tesla", {"official_quirks": True, "stale": 0.052}, P_V),  # w+ cancels
     ],
 )
 def test_cvr_tends_to(name, settings, expected):
