@@ -281,7 +281,7 @@ def head_labels(rows: Rows, windows: Windows) -> Int8Array:
 
 
 def known_at(log: ClickLog, time: int) -> ClickLog:
-    """The log as seen at `time`, seconds: later clicks are left out, later events are MISSING."""
+    """The log as seen at `time`, seconds: no later clicks and events, no hidden truth (NaN)."""
     seen = slice(int(np.searchsorted(log.click_time, time, side="right")))
     conversion, refund = log.conversion_time[seen], log.refund_time[seen]
     return ClickLog(
@@ -290,6 +290,6 @@ def known_at(log: ClickLog, time: int) -> ClickLog:
         refund_time=np.where(refund <= time, refund, MISSING),
         features=log.features[seen],
         cardinalities=log.cardinalities,
-        p_convert=log.p_convert[seen],
-        p_refund=log.p_refund[seen],
+        p_convert=np.full_like(log.p_convert[seen], np.nan),
+        p_refund=np.full_like(log.p_refund[seen], np.nan),
     )

@@ -32,7 +32,6 @@ from predictors.delivery import DAY_SECONDS, Rows, head_labels
 from predictors.netcvr import Batch, NetCVRPredictor, Untrained
 from predictors.nets import TwoTowers, bce, probabilities, weighted_bce
 from predictors.pretraining import Pretraining, descend, new_towers
-from predictors.stream import HOUR_SECONDS
 
 PROBABILITY_FLOOR = 1e-6  # published clamp of delay models' probabilities
 MAX_WEIGHT = 20.0  # of DEFER's positives
@@ -65,13 +64,15 @@ class BatchDelayed(NetCVRPredictor):
 
     name, rule = "bdl", "bdl"
 
-    _day_end = -1  # second after which the running day's rows are trained on; -1: not begun
+    def _reset(self) -> None:
+        super()._reset()
+        self._day_end = -1  # second after which the running day's rows are trained on; -1: none
 
     def _learn(self) -> None:
         if self._day_end < 0:
             self._day_end = self.open.since + DAY_SECONDS
         if self.open.since >= self._day_end:
-            self._day_end += DAY_SECONDS
+            self._day_end += DAY_SECONDS * (1 + (self.open.since - self._day_end) // DAY_SECONDS)
             rows = self._held.pop(self.rule)
             order = torch.randperm(len(rows.pay), generator=self.generator, device=self.device)
             self._train(rows.rows(order), self.rule, self._step)
@@ -90,7 +91,7 @@ class _WithDelayModel(NetCVRPredictor):
 
     def _build(self, pretraining: Pretraining | Untrained) -> None:
         super()._build(pretraining)
-        self.frozen["delays"] = pretraining.delays("tn_dp", self.config)
+        self._freeze("delays", pretraining.delays("tn_dp", self.config))
 
     def _constants(self, batch: Batch, rows: Rows) -> Tensor:
         """(tn, dp) of every row, (N, 2)."""
@@ -110,7 +111,8 @@ class FakeNegativeCalibration(NetCVRPredictor):
     def _conversion_probability(self, output: Tensor, ids: Tensor) -> Tensor:
         if self.config.official_quirks:
             return output
-        return (output / (1 - output).clamp(min=PROBABILITY_FLOOR)).clamp(max=1.0)
+        odds = output / (1 - output).clamp(min=PROBABILITY_FLOOR)
+        return odds.clamp(max=1 - PROBABILITY_FLOOR)
 
 
 @register_predictor("fnw")
@@ -125,7 +127,7 @@ class FakeNegativeWeighted(NetCVRPredictor):
     def _build(self, pretraining: Pretraining | Untrained) -> None:
         super()._build(pretraining)
         if self.config.official_quirks:
-            self.frozen["main"] = pretraining.main(self.config)
+            self._freeze("main", pretraining.main(self.config))
 
     def _constants(self, batch: Batch, rows: Rows) -> Tensor:
         if "main" not in self.frozen:
@@ -165,6 +167,7 @@ class RealNegatives(_WithDelayModel):
     """
 
     name, rule = "defer", "defer"
+    learning_rate = 1e-3
 
     def pay_loss(self, logit: Tensor, batch: Batch) -> Tensor:
         """Weighted cross-entropy."""
@@ -175,8 +178,10 @@ class RealNegatives(_WithDelayModel):
         """Of positives and negatives."""
         w0 = (1 - p) / (1 - p + dp / 2)
         if self.config.official_quirks:
-            return (p / (p - dp / 2)).clamp(min=PROBABILITY_FLOOR), w0
-        return (p / (p - dp / 2).clamp(min=p / MAX_WEIGHT)), w0
+            # The published code gives infinity at p = dp / 2, and NaN in the loss.
+            return (p / (p - dp / 2)).clamp(PROBABILITY_FLOOR, 1 / PROBABILITY_FLOOR), w0
+        least = (p / MAX_WEIGHT).clamp(min=torch.finfo(p.dtype).tiny)
+        return p / torch.maximum(p - dp / 2, least), w0
 
 
 @register_predictor("defuse")
@@ -190,11 +195,16 @@ class LabelCorrection(_WithDelayModel):
 
     name, rule = "defuse", "defuse"
 
+    def _constants(self, batch: Batch, rows: Rows) -> Tensor:
+        """(tn, dp), and 1 if the row's event came after the window, (N, 3)."""
+        late = rows.delay > self.config.windows.conversion_observation
+        column = torch.from_numpy(late[:, None]).float().to(self.device)
+        return torch.cat([super()._constants(batch, rows), column], dim=1)
+
     def pay_loss(self, logit: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy of corrected labels."""
-        tn, dp = batch.constants.unbind(1)
+        tn, dp, late = batch.constants.unbind(1)
         l1, l0 = softplus(-logit), softplus(logit)
-        late = (batch.delay * HOUR_SECONDS > self.config.windows.conversion_observation).float()
         weight = 2 + dp if self.config.official_quirks else 1 + (1 - late) * dp
         negative = (1 - tn) * dp * l1 + tn * (1 + dp) * l0
         loss = batch.pay * weight * l1 + (1 - batch.pay) * negative
@@ -203,7 +213,7 @@ class LabelCorrection(_WithDelayModel):
 
 @register_predictor("ddfm")
 class DualFeedback(_WithDelayModel):
-    """DDFM: the rows of ES-DFM, and every click again when its label is final (flagged).
+    """DDFM: the rows of ES-DFM; clicks that do not convert come again when that is final (flagged).
 
     An early negative counts as (1 - tn) l1 + tn l0, a final one as |1 - zeta| l1 + zeta l0 with
     zeta = 1 - p + dp, p the model's own.
@@ -253,7 +263,7 @@ class MultiInterval(NetCVRPredictor):
 
     The rows are those of ES-DFM, without weights (the published re-weighting of positives has
     coefficient 0): CVR tends to p_v / (1 + p_dp). The heads start as copies of the pre-trained
-    output. With `official_quirks` they start at random, and the refund tower is frozen.
+    output. With `official_quirks` they start at random, and the refund tower's weights are frozen.
     """
 
     name, rule = "miss", "miss"
@@ -340,6 +350,8 @@ class FollowUpSatellites(NetCVRPredictor):
     is the larger of the feature satellite's and the main network's. Main network and satellites
     start from the pre-trained one, so that their sum is the pre-trained estimate; with
     `official_quirks` the main network keeps its output layer and mixes inputs by N(0, 1) matrices.
+    (The published code also computes the satellites' part of the sum with statistics of the batch,
+    and updates their running ones; here it is computed in eval mode throughout.)
     """
 
     name, rule = "dfsn", "dfsn"

@@ -2,7 +2,7 @@
 
 A `Fields` object numbers the ids of all fields through, so that a set of embedding tables is one
 matrix and one gather. Ids outside their field share one row per field, "unknown", which starts at
-zero and is never trained.
+zero.
 
 Source: TESLA, arXiv:2601.19965, section 4.1, and its published code (alimama-tech/NetCVR).
 """

@@ -9,9 +9,10 @@ Source: TESLA, arXiv:2601.19965, sections 4.2 and 5.1, and its published code (a
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -44,6 +45,7 @@ refund: the same for the refund of a conversion.
 tn_dp: P(no conversion | none in the window), P(conversion after the window).
 """
 
+LEAST_STEPS, MIN_BATCH = 100, 32  # of an epoch
 MONITORED_MOMENTUM = 0.19  # two updates with momentum .1: 1 - .9^2
 _TINY = 1e-6  # of published denominators
 
@@ -75,7 +77,7 @@ class NetCVRConfig(BaseModel):
     """The second tower estimates the refund rate, or NetCVR itself."""
     train_refund_embeddings: bool = True
     """False: the refund tower reads embeddings that it does not train."""
-    batch_size: Size = 256
+    batch_size: Annotated[int, Field(ge=4)] = 256
     """Rows of a training step (5000)."""
     learning_rate: Rate | None = None
     """Of the stream; None: the method's own."""
@@ -90,8 +92,9 @@ class NetCVRConfig(BaseModel):
     official_quirks: bool = False
     """Do what the published code does where it differs from the methods' papers.
 
-    Towers are trained in alternating optimiser steps, incomplete batches are dropped, and batch
-    statistics are updated twice per batch; what else differs stands in each method's docstring.
+    Towers are trained in alternating optimiser steps, incomplete batches are dropped, batch
+    statistics are updated twice per batch, and delay models are trained at a constant rate; what
+    else differs stands in each method's docstring.
     """
 
     @property
@@ -109,7 +112,7 @@ class NetCVRConfig(BaseModel):
 
 def seeded(seed: int, make: Callable[[], Net]) -> Net:
     """A network with weights drawn from a seed; torch's global generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         return make()
 
@@ -153,6 +156,8 @@ class Pretraining:
     ) -> None:
         self.history, self.split, self.seed = history, split, seed
         self.device, self._cache = torch.device(device), cache
+        if cache is not None:
+            cache.mkdir(parents=True, exist_ok=True)
         self.fields = Fields(history.cardinalities)
         self._rows = split.pretrain(history.click_time)
         if self._rows.stop == 0:
@@ -186,14 +191,18 @@ class Pretraining:
         """Looks a network up by the settings that determine it, or trains it."""
         always = {"windows", "embedding_dim", "embedding_sd", "widths", "batch_size"}
         always |= {"official_quirks", "pretrain_learning_rate"}
-        settings = {"name": name, "seed": self.seed, **config.model_dump(include=used | always)}
+        settings = {
+            "name": name,
+            "seed": self.seed,
+            "pretrain_days": self.split.pretrain_days,
+            **config.model_dump(include=used | always),
+        }
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
         key = f"{name}_{digest}"
         if key not in self._made:
             file = self._cache / f"{key}.npz" if self._cache else None
             if file is not None and file.is_file():
-                with np.load(file, allow_pickle=False) as arrays:
-                    load_state(net, dict(arrays))
+                load_state(net, load_arrays(file))
             else:
                 fit(net, config)
                 if file is not None:
@@ -208,8 +217,8 @@ class Pretraining:
         labels = final_labels(self.history, windows)
         y, z, n = (torch.from_numpy(label[self._rows]).float().to(self.device) for label in labels)
         second, mask = (n, torch.ones_like(y)) if config.head == "direct" else (z, y)
-        optimiser = adam(net.parameters(), config.pretrain_learning_rate)
-        for rows in self._shuffled(len(y), config):
+        # At a constant rate: from networks whose rate has fallen to 0, streams go on worse.
+        for rows, optimiser in self._epoch(net, len(y), config, settling=False):
             ids, one = self._ids[rows], torch.ones(len(rows), device=self.device)
             if config.official_quirks:
                 descend(optimiser, bce(net.cvr_logit(ids), y[rows], one))
@@ -226,8 +235,8 @@ class Pretraining:
         ids = self._ids[torch.from_numpy(rows).to(self.device)]
         columns = (positive, in_window, delayed)
         labels = torch.from_numpy(np.stack(columns)[:, rows]).float().to(self.device)
-        optimiser = adam(net.parameters(), config.pretrain_learning_rate)
-        for part in self._shuffled(rows.size, config):
+        settling = not config.official_quirks
+        for part, optimiser in self._epoch(net, rows.size, config, settling=settling):
             positive, in_window, delayed = labels[:, part]
             output, one = net(ids[part]), torch.ones_like(positive)
             seen_negative = 1 - positive + delayed  # no event when the window closed
@@ -240,6 +249,8 @@ class Pretraining:
                 loss = bce(output[:, 0], in_window, one)
                 loss = loss + _masked_mean(output[:, 1], 1 - positive, seen_negative)
             descend(optimiser, loss)
+        if settling:
+            settle(net, ids)
 
     def _delay_labels(self, model: DelayModel, windows: Windows) -> tuple[np.ndarray, ...]:
         """Clicks to train on, and for all: event, in the window, after it (a tie is neither)."""
@@ -256,12 +267,43 @@ class Pretraining:
             raise ValueError(f"history must have events to learn the delay model {model!r} from")
         return rows, positive, positive & (delay < observed), positive & (delay > observed)
 
-    def _shuffled(self, count: int, config: NetCVRConfig) -> list[Tensor]:
-        """Rows of the batches of one epoch; a lone row is left out."""
+    def _epoch(
+        self, net: nn.Module, count: int, config: NetCVRConfig, *, settling: bool
+    ) -> Iterator[tuple[Tensor, torch.optim.Optimizer]]:
+        """Rows of the batches of one epoch, with the optimiser; a lone row is left out.
+
+        `settling`: the learning rate falls to 0, and few rows are cut in smaller batches, so that
+        the last steps' noise does not spoil the calibration of networks that will not learn again.
+        The published code does neither.
+        """
+        size = config.batch_size
+        if settling:
+            size = min(size, max(MIN_BATCH, count // LEAST_STEPS))
         order = torch.randperm(count, generator=torch.Generator().manual_seed(self.seed))
-        order = order.to(self.device)
-        parts = [order[part] for part in batches(count, config.batch_size)]
-        return [part for part in parts if len(part) > 1]
+        parts = list(batches(count, size))
+        optimiser = adam(net.parameters(), config.pretrain_learning_rate)
+        for step, part in enumerate(parts):
+            if settling:
+                for group in optimiser.param_groups:
+                    group["lr"] = config.pretrain_learning_rate * (1 - step / len(parts))
+            if part.stop - part.start > 1:
+                yield order[part].to(self.device), optimiser
+
+
+@torch.no_grad()
+def settle(net: nn.Module, ids: Tensor, rows: int = 4096) -> None:
+    """Takes the running statistics of batch normalisations anew, from all rows (N, F) alike."""
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm1d)]
+    momentum = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over batches
+    net.train()
+    for part in batches(len(ids), min(rows, len(ids))):
+        if part.stop - part.start > 1:
+            net(ids[part])
+    for norm, value in zip(norms, momentum, strict=True):
+        norm.momentum = value
 
 
 def _masked_mean(logit: Tensor, label: Tensor, mask: Tensor) -> Tensor:
@@ -285,3 +327,18 @@ def save_arrays(file: Path, arrays: dict[str, np.ndarray]) -> None:
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
+
+
+def load_arrays(file: Path) -> dict[str, np.ndarray]:
+    """Reads an npz file; nothing in it is executed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or no npz file; names it.
+    """
+    with file.open("rb") as opened:
+        try:
+            with np.load(opened, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (AttributeError, EOFError, OSError, TypeError, ValueError, BadZipFile) as error:
+            raise ValueError(f"{file}: damaged, or not an npz file ({error})") from error

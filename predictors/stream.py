@@ -12,7 +12,7 @@ Source: TESLA, M. Luo et al., WWW 2026, arXiv:2601.19965, section 5.1, and its p
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,10 +98,11 @@ class Split:
 
     def check_gap(self, windows: Windows) -> None:
         """Raises ValueError if final labels of pre-training clicks reach into the stream."""
-        needed = (windows.conversion_attribution + windows.refund_attribution) / DAY_SECONDS
-        gap = self.stream_start_day - self.pretrain_days
+        needed = windows.conversion_attribution + windows.refund_attribution
+        gap = self.start_second - self._second(self.pretrain_days)
         if gap < needed:
-            raise ValueError(f"stream_start_day - pretrain_days must be >= {needed}, got {gap}")
+            days, found = needed / DAY_SECONDS, gap / DAY_SECONDS
+            raise ValueError(f"stream_start_day - pretrain_days must be >= {days}, got {found}")
 
     def segments(self, time: IntArray) -> IntArray:
         """Segment of each time (N,), seconds; outside [0, num_segments): not of the stream."""
@@ -169,6 +170,7 @@ class OpenClicks:
     def __init__(self, windows: Windows, num_fields: int) -> None:
         self.windows = windows
         self.since = self.now = -1  # rows of (since, now] are due, seconds
+        self.known_from = -1  # second since which every click has been seen
         self.click_id = np.empty(0, np.int64)
         self.times = np.empty((3, 0), np.int64)  # click, conversion, refund; MISSING if not seen
         self.features = np.empty((0, num_fields), np.int32)
@@ -179,14 +181,26 @@ class OpenClicks:
         self.times = np.stack([history.click_time, history.conversion_time, history.refund_time])
         self.features = history.features
         self.now = now
+        self.known_from = int(history.click_time[0]) if history.click_time.size else now
         self.close()
 
     def update(self, window: Window) -> None:
-        """Takes in new clicks, and first purchases and their refunds of clicks that are open."""
-        events, self.now = window.events, int(whole_seconds(np.array(window.now_hours)))
-        seconds = whole_seconds(events.time_hours)
+        """Takes in new clicks, and first purchases and their refunds of clicks that are open.
+
+        Raises:
+            ValueError: the window ends before the one before it.
+        """
+        events, now = window.events, int(whole_seconds(np.array(window.now_hours)))
+        if now < self.since:
+            raise ValueError(
+                f"window must end at or after second {self.since}, ends at {now}: for another "
+                f"campaign fit or load a predictor anew"
+            )
+        self.now, seconds = now, whole_seconds(events.time_hours)
         new = events.kind == EventKind.CLICK
         if new.any():
+            if self.known_from < 0:
+                self.known_from = int(seconds[new][0])
             place = np.searchsorted(window.clicks.impression_id, events.click_id[new])
             times = np.full((3, place.size), MISSING)
             times[0] = seconds[new]
@@ -213,6 +227,33 @@ class OpenClicks:
         rows = Rows._make(column[due] for column in rows)
         return rows, self.features[rows.click]
 
+    def traffic_ratio(
+        self, cause: Literal["click", "conversion"], then: IntArray, now: IntArray, width: int
+    ) -> FloatArray:
+        """How many more causes there were in the `width` seconds up to `now` than up to `then`.
+
+        Args:
+            cause: what is counted, among clicks still open.
+            then: (N,) seconds, each the moment of a cause, which is counted with the others: with
+                Poisson counts the ratio is unbiased.
+            now: (N,) seconds, later.
+            width: seconds.
+
+        Returns:
+            (N,) >= 0; 1 where the causes before `then` are no longer, or were never, all known.
+        """
+        moments = self.times[0 if cause == "click" else 1]
+        moments = np.sort(moments[moments != MISSING])
+
+        def count(until: IntArray) -> IntArray:
+            low, high = np.searchsorted(moments, [until - width, until], side="right")
+            return high - low
+
+        window = self.windows
+        kept = window.conversion_attribution if cause == "click" else window.refund_attribution
+        complete = then - width >= max(self.known_from, self.since - kept)
+        return np.where(complete, count(now) / np.maximum(count(then), 1), 1.0)
+
     def close(self) -> None:
         """Drops the clicks that bring no more rows; what is due now will not be due again."""
         click, conversion, _ = self.times
@@ -225,13 +266,13 @@ class OpenClicks:
 
     def get_state(self) -> dict[str, np.ndarray]:
         """Arrays that determine the future behaviour."""
-        moments = np.array([self.since, self.now])
+        moments = np.array([self.since, self.now, self.known_from])
         names = ("click_id", "times", "features")
         return {"moments": moments, **{name: getattr(self, name).copy() for name in names}}
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
         """Restores what `get_state` returned."""
-        self.since, self.now = (int(moment) for moment in state["moments"])
+        self.since, self.now, self.known_from = (int(moment) for moment in state["moments"])
         for name in ("click_id", "times", "features"):
             setattr(self, name, state[name].copy())
 

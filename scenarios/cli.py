@@ -57,8 +57,9 @@ _METHODS = (
     "tesla_separate, tesla_shared, tesla_hybrid, tesla"
 )
 _EXTRAS = (
-    "oracle_direct, fnc_direct, tesla_nr, tesla_rn, tesla_ln, tesla_hn, tesla_row, "
-    "tesla_payments, tesla_frozen"
+    "oracle_cascade, oracle_direct, fnc_direct, tesla_rn, tesla_ln, tesla_hn, "
+    "tesla_traffic, tesla_row, tesla_payments, tesla_frozen, tesla_narrow, es_dfm_narrow, "
+    "es_dfm_frozen"
 )
 
 

@@ -3,10 +3,11 @@
 A method is run in a world: a click log (of a scenario and a seed, or read from a file) and a set-up
 that says how all methods are configured.
 
-fair: every method has the embeddings, the checkpoint and the trainable parts of TESLA, and its own
-    learning rate, tuned on a world of another seed (`TUNING_SEED`).
+fair: every method has the embeddings, the checkpoint and the trainable parts of TESLA (but for
+    variants named after other embeddings), and its own learning rate, tuned on other worlds.
 published: every method has the configuration that the code published with TESLA gives it, its
-    departures from the methods' papers included (`official_quirks`).
+    departures from the methods' papers included (`official_quirks`), but for sizes, the rate of the
+    pre-training, and learning rates that do not suit these sizes (`PUBLISHED_RATES`).
 
 Source: TESLA, M. Luo et al., WWW 2026, arXiv:2601.19965, section 5.1, and its published code
 (alimama-tech/NetCVR, commit 2a8b78a).
@@ -81,6 +82,7 @@ EXTRAS = {
     "tesla_rn": Method("tesla", _only(ranking="rn"), like="tesla"),
     "tesla_ln": Method("tesla", _only(ranking="ln"), like="tesla"),
     "tesla_hn": Method("tesla", _only(ranking="hn"), like="tesla"),
+    "tesla_traffic": Method("tesla", _only(traffic_offset=True), like="tesla"),
     "tesla_row": Method("tesla", _only(refund_debiasing=False), like="tesla"),
     "tesla_payments": Method("tesla", _only(refund_window=False), like="tesla"),
     "tesla_frozen": Method("tesla", _only(train_refund_embeddings=False), like="tesla"),
@@ -93,11 +95,10 @@ set-up fair), direct NetCVR heads, ranking variants, and single parts of the met
 """
 BASELINES = ("bdl", "fnc", "fnw", "es_dfm", "defer", "defuse", "ddfm", "dfsn", "miss")
 
-# Of set-up fair: best mean NetCVR AUC of `netcvr_tasks.tune` on the world of `TUNING_SEED`.
-LEARNING_RATES = {name: 3e-3 for name in METHODS if name != "pre_trained"} | {"defer": 1e-3}
-# Of set-up published. The published rate of bdl, fnc, fnw and es_dfm, 5e-2, is for batches of 5,000
-# rows; with 256 they end below the pre-trained model: they have the next lower one.
-PUBLISHED_RATES = {name: 1e-2 for name in LEARNING_RATES} | {"oracle": 5e-2, "defer": 5e-3}
+# Learning rates of set-up published; in set-up fair the methods have their own (`NetCVRPredictor`).
+# The published rate of bdl, fnc, fnw and es_dfm, 5e-2, is for batches of 5,000 rows; with 256 they
+# end below the pre-trained model: they have the next lower one.
+PUBLISHED_RATES = {name: 1e-2 for name in METHODS} | {"oracle": 5e-2, "defer": 5e-3}
 
 
 class World(NamedTuple):
@@ -122,7 +123,7 @@ class World(NamedTuple):
     @property
     def name(self) -> str:
         """Of the world's folder."""
-        return f"{self.label}-{self.setup}-{self.seed}"
+        return f"{'data-' * self.is_file}{self.label}-{self.setup}-{self.seed}"
 
 
 class Task(NamedTuple):
@@ -249,12 +250,9 @@ def scenario_of(world: World) -> Scenario:
 def configure(task: Task) -> tuple[type[NetCVRPredictor], NetCVRConfig]:
     """Class and settings of a task's predictor."""
     method, setup = {**METHODS, **EXTRAS}[task.method], task.world.setup
-    rates = LEARNING_RATES if setup == "fair" else PUBLISHED_RATES
-    settings: dict[str, Any] = {
-        "learning_rate": task.rate or rates.get(method.like or task.method),
-        **method.always,
-    }
+    settings: dict[str, Any] = {"learning_rate": task.rate, **method.always}
     if setup == "published":
+        settings["learning_rate"] = task.rate or PUBLISHED_RATES[method.like or task.method]
         settings |= {"official_quirks": True, "embedding_sd": 1.0, **method.published}
     cls = PREDICTORS[method.predictor]
     assert issubclass(cls, NetCVRPredictor)
@@ -275,7 +273,7 @@ def settings_of(task: Task) -> dict[str, Any]:
 
 def log_settings(world: World) -> dict[str, Any]:
     """Everything that a log depends on."""
-    about: dict[str, Any] = {"adsim": adsim.__version__, "split": vars(SPLIT)}
+    about: dict[str, Any] = {"adsim": adsim.__version__, "split": vars(SPLIT), "days": LOG_DAYS}
     if not world.is_file:
         return {**about, "clicks": world.clicks, "world": _world_settings(world)}
     path = Path(world.scenario)

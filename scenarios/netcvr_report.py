@@ -23,7 +23,7 @@ from scenarios import console
 from scenarios.netcvr import BASELINES, SPLIT, Task
 from scenarios.netcvr_tasks import load_result, score
 from scenarios.palette import BLUE, GREEN, LINES, VERMILLION
-from scenarios.plots import _GREY, _INK, _PALE, _SMALL_SIZE, _dressed, _save
+from scenarios.plots import GREY, INK, PALE, SMALL_SIZE, dressed, save_figure
 from scenarios.results import CONFIDENCE, Interval
 
 LEAST_SEEDS = 3  # from here on seeds are the clusters
@@ -273,14 +273,14 @@ def plot_stream(group: Group, title: str, ax: Axes | None = None) -> Axes:
     segments of the day, between the lines of oracle and pre-trained model.
     """
     zero = "pre_trained" if "pre_trained" in group.methods else ""
-    ax = _dressed(ax, title, "day of the stream", "NetCVR AUC", height=5.4)
+    ax = dressed(ax, title, "day of the stream", "NetCVR AUC", height=5.4)
     if zero:
         ax.set_ylabel("NetCVR AUC - that of pre_trained")
     looks: dict[str, dict[str, Any]] = {
         group.strongest(METRICS[0]): {"color": BLUE, "lw": 1.8, "ls": LINES[2], "zorder": 4},
         "oracle": {"color": GREEN, "lw": 1.8, "ls": LINES[1], "zorder": 4},
         "tesla": {"color": VERMILLION, "lw": 2.4, "zorder": 5},
-        "pre_trained": {"color": _INK, "lw": 1.2, "zorder": 3.5},
+        "pre_trained": {"color": INK, "lw": 1.2, "zorder": 3.5},
     }
     day = group.segment // SEGMENTS_A_DAY + 1
     clusters = group.seed if group.over_seeds else group.seed * 1_000 + group.segment
@@ -291,7 +291,7 @@ def plot_stream(group: Group, title: str, ax: Axes | None = None) -> Axes:
             values = values - group.column(zero, "netcvr_auc")
         found = [cluster_interval(values[day == at], clusters[day == at]) for at in days]
         mean, low, high = np.array(found).T
-        look = looks.get(method, {"color": _PALE, "lw": 1.0, "zorder": 3})
+        look = looks.get(method, {"color": PALE, "lw": 1.0, "zorder": 3})
         ax.plot(days, mean, **look)
         if method in looks and method not in ("oracle", zero):
             ax.fill_between(days, low, high, color=look["color"], alpha=0.13, lw=0)
@@ -313,11 +313,11 @@ def _name_lines(ax: Axes, ends: dict[str, float], looks: dict[str, dict[str, Any
     # As near to the ends as the distances allow, in the sense of least squares.
     places = isotonic_regression(np.array([y for y, _ in named]) - least).x + least
     for (y, name), place in zip(named, places.tolist(), strict=True):
-        colour = looks.get(name, {"color": _GREY})["color"]
+        colour = looks.get(name, {"color": GREY})["color"]
         x = [stop + share * (stop - start) for share in (0.0, 0.04, 0.05)]
         ax.plot(x[:2], [y, place], color=colour, lw=0.6, clip_on=False)
         weight = "bold" if name == "tesla" else "normal"
-        options: dict[str, Any] = {"color": colour, "fontsize": _SMALL_SIZE, "weight": weight}
+        options: dict[str, Any] = {"color": colour, "fontsize": SMALL_SIZE, "weight": weight}
         ax.text(x[2], place, name, va="center", **options)
     ax.set_xlim(start, stop)
     ax.set_ylim(low, high)
@@ -331,5 +331,5 @@ def save_figures(groups: dict[tuple[str, str], Group], out: Path) -> list[Path]:
         spread = "seeds" if group.over_seeds else "segments of the day"
         title = f"{scenario}, set-up {setup}: {over}\nbands: 95 % intervals over the {spread}"
         figure = plot_stream(group, title).get_figure(root=True)
-        paths.append(_save(figure, out / f"{scenario}-{setup}.png"))
+        paths.append(save_figure(figure, out / f"{scenario}-{setup}.png"))
     return paths

@@ -90,8 +90,8 @@ def _check_span(log: ClickLog, name: str) -> None:
 @lru_cache(maxsize=1)
 def prepare(world: World, out: Path) -> tuple[LogStream, Pretraining]:
     """Stream and pre-trained networks of a world; the latter are kept in its folder."""
-    # A source of clicks that has changed must not find the networks of the former one.
-    about = json.dumps(jsonable(log_settings(world)), sort_keys=True)
+    # Clicks or sources of adsim that have changed must not find the networks of the former ones.
+    about = json.dumps(jsonable({**log_settings(world), "code": code_digest()}), sort_keys=True)
     folder = out / world.name / "networks" / sha256(about.encode()).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
     stream = _stream(world.scenario, 0 if world.is_file else world.seed, world.clicks, out / "data")
@@ -336,7 +336,7 @@ def tune(
 ) -> list[dict[str, Any]]:
     """Runs methods with several learning rates, on a seed that no comparison uses.
 
-    The learning rates of set-up fair are those with the best mean NetCVR AUC here:
+    The methods' own learning rates are those with the best mean NetCVR AUC of such runs:
     `adsim bench netcvr --tune 1e-3,3e-3,1e-2 --methods all`, with `--scenario`, `--setup`,
     `--clicks`, `--jobs` and `--out` as usual.
 

@@ -31,8 +31,8 @@ from adsim.types import FloatArray
 from scenarios.palette import BLUE, GREEN, LINES, VERMILLION, styles_of
 from scenarios.results import Interval, Tables, by_campaign, clustered, write_atomically
 
-_INK, _GREY, _PALE = "#222222", "#8C8C8C", "#BDBDBD"
-_TITLE_SIZE, _TEXT_SIZE, _SMALL_SIZE = 10.5, 9.0, 8.0  # points
+INK, GREY, PALE = "#222222", "#8C8C8C", "#BDBDBD"
+_TITLE_SIZE, _TEXT_SIZE, SMALL_SIZE = 10.5, 9.0, 8.0  # points
 _WIDTH, _HEIGHT, _ROW_HEIGHT = 6.4, 4.2, 0.36  # inches; the last per agent of a leaderboard
 _DPI = 150
 _LEGEND_CHARACTERS = 78  # of one line, handles counted as six each
@@ -61,7 +61,7 @@ def plot_pacing(
         agents: all agents in the order that fixes their colours; by default that of `ticks`.
     """
     unit, scale = ("currency", 1.0) if budget is None else ("% of budget", 100.0 / budget)
-    ax = _dressed(ax, "Spend against plan", _TIME, f"cumulative spend ({unit})")
+    ax = dressed(ax, "Spend against plan", _TIME, f"cumulative spend ({unit})")
     if ticks.empty:
         return _nothing(ax, "no ticks")
     shown, num_seeds = _names(ticks), _num_campaigns(ticks)
@@ -78,7 +78,7 @@ def plot_pacing(
         ax.plot(x, paths.mean(axis=1), lw=1.8, label=name, **look)
     x, plan = _cumulative(ticks, scale * np.nan_to_num(_column(ticks, "target_spend")))
     if plan.any():
-        ax.plot(x, plan.mean(axis=1), color=_INK, ls=LINES[3], lw=1.5, label="plan", zorder=3)
+        ax.plot(x, plan.mean(axis=1), color=INK, ls=LINES[3], lw=1.5, label="plan", zorder=3)
     ax.title.set_text(
         f"Spend against plan\n{_of_seeds(num_seeds, band * (len(shown) <= _MOST_BANDS))}"
     )
@@ -101,7 +101,7 @@ def plot_net_value(
         ax: where to draw.
         agent: whose; the first by default.
     """
-    ax = _dressed(ax, "Net value", _TIME, "cumulative net value (currency)")
+    ax = dressed(ax, "Net value", _TIME, "cumulative net value (currency)")
     if ticks.empty:
         return _nothing(ax, "no ticks")
     rows, agent = _chosen(ticks, "agent", agent)
@@ -110,7 +110,7 @@ def plot_net_value(
         "seen so far (cash)": (_column(rows, "gmv") - _column(rows, "refunded"), BLUE, "-"),
         "matured": (_column(rows, "matured_net_gmv"), VERMILLION, LINES[2]),
     }
-    ax.axhline(0.0, color=_GREY, lw=0.8)
+    ax.axhline(0.0, color=GREY, lw=0.8)
     for label, (net_gmv, colour, line) in curves.items():
         x, paths = _cumulative(rows, margin * net_gmv - _column(rows, "spend"))
         ax.plot(x, paths.mean(axis=1), color=colour, ls=line, lw=1.8, label=label)
@@ -127,7 +127,7 @@ def plot_delays(events: pd.DataFrame, ax: Axes | None = None, *, agent: str | No
         ax: where to draw.
         agent: whose; the first by default. Agents that win alike see the same events of a seed.
     """
-    ax = _dressed(ax, "Delay of observed feedback", "delay (log scale)", "share of events (%)")
+    ax = dressed(ax, "Delay of observed feedback", "delay (log scale)", "share of events (%)")
     if events.empty:
         return _nothing(ax, "no events")
     rows, agent = _chosen(events, "agent", agent)
@@ -165,7 +165,7 @@ def plot_prices(
         ax: where to draw.
         agent: whose; the first by default.
     """
-    ax = _dressed(ax, "Price to beat", _PRICE, "auctions")
+    ax = dressed(ax, "Price to beat", _PRICE, "auctions")
     if auctions.empty:
         return _nothing(ax, "no auctions")
     rows, agent = _chosen(auctions, "agent", agent)
@@ -179,12 +179,12 @@ def plot_prices(
         [price[won], price[~won]],
         bins=list(np.geomspace(low, high, _PRICE_BINS + 1)),
         stacked=True,
-        color=[BLUE, _PALE],
+        color=[BLUE, PALE],
         label=[f"won ({won.mean():.0%})", f"lost ({(~won).mean():.0%}), stacked on won"],
     )
     if np.isfinite(paid).any():
         median = float(np.nanmedian(paid))
-        ax.axvline(median, color=_INK, ls=LINES[1], lw=1.4, label=f"median paid {median:.3g}")
+        ax.axvline(median, color=INK, ls=LINES[1], lw=1.4, label=f"median paid {median:.3g}")
     subs = (1.0,) if high / low > 1e4 else (1.0, 2.0, 5.0)
     _log_axis(ax, LogLocator(subs=subs, numticks=20), FuncFormatter(_plain))
     ax.title.set_text(f"Price to beat in {price.size:,} auctions of {agent!r}")
@@ -208,10 +208,10 @@ def plot_leaderboard(
     """
     labels = "Net value of the agents", "net value of a campaign (currency)", ""
     if trials.empty:
-        return _nothing(_dressed(ax, *labels), "no trials")
+        return _nothing(dressed(ax, *labels), "no trials")
     rows, scenario = _chosen(trials, "scenario", scenario)
     own = {name: _chosen(rows, "agent", name)[0] for name in _names(rows)}
-    ax = _dressed(ax, *labels, height=max(_HEIGHT, 1.8 + _ROW_HEIGHT * len(own)))
+    ax = dressed(ax, *labels, height=max(_HEIGHT, 1.8 + _ROW_HEIGHT * len(own)))
     style = styles_of([*(agents or ()), *_names(trials)])
 
     def spread(column: str, name: str) -> Interval:
@@ -223,17 +223,17 @@ def plot_leaderboard(
         _dot(ax, y - 0.13, spread("net_value", name), style[name], filled=False)
         bound = _column(own[name], "hindsight")
         if np.isfinite(bound).any():
-            ax.vlines(np.nanmean(bound), y - 0.5, y + 0.5, color=_INK, ls=LINES[3], lw=1.6)
+            ax.vlines(np.nanmean(bound), y - 0.5, y + 0.5, color=INK, ls=LINES[3], lw=1.6)
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(-0.6, len(names) - 0.4)
     ax.tick_params(axis="y", labelsize=_TEXT_SIZE, length=0)
     ax.yaxis.grid(False)
     seeds = _of_seeds(_num_campaigns(rows), " and 95 % interval")
     ax.title.set_text(f"Net value in scenario {scenario!r}\n{seeds}")
-    handles = [Line2D([], [], ls="", marker="o", color=_INK, label="expected")]
-    handles.append(Line2D([], [], ls="", marker="o", color=_INK, label="realised", mfc="w"))
+    handles = [Line2D([], [], ls="", marker="o", color=INK, label="expected")]
+    handles.append(Line2D([], [], ls="", marker="o", color=INK, label="realised", mfc="w"))
     if np.isfinite(_column(rows, "hindsight")).any():
-        handles.append(Line2D([], [], color=_INK, ls=LINES[3], lw=1.6, label="hindsight bound"))
+        handles.append(Line2D([], [], color=INK, ls=LINES[3], lw=1.6, label="hindsight bound"))
     return _with_legend(ax, handles)
 
 
@@ -247,7 +247,7 @@ def overview(tables: Tables, path: str | Path | None = None) -> Figure:
     for name, draw in _panels(tables).items():
         draw(figure.add_subplot(places[name]))
     if path is not None:
-        _save(figure, Path(path))
+        save_figure(figure, Path(path))
     return figure
 
 
@@ -260,8 +260,10 @@ def save_all(tables: Tables, folder: str | Path) -> list[Path]:
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     axes = {name: draw(None) for name, draw in _panels(tables).items()}
-    paths = [_save(ax.get_figure(root=True), target / f"{name}.png") for name, ax in axes.items()]
-    return [*paths, _save(overview(tables), target / "overview.png")]
+    paths = [
+        save_figure(ax.get_figure(root=True), target / f"{name}.png") for name, ax in axes.items()
+    ]
+    return [*paths, save_figure(overview(tables), target / "overview.png")]
 
 
 def _panels(tables: Tables) -> dict[str, Callable[[Axes | None], Axes]]:
@@ -280,7 +282,7 @@ def _panels(tables: Tables) -> dict[str, Callable[[Axes | None], Axes]]:
     }
 
 
-def _save(figure: Figure | None, path: Path) -> Path:
+def save_figure(figure: Figure | None, path: Path) -> Path:
     """Writes a PNG at once or not at all."""
     assert figure is not None
     options: dict[str, Any] = {"dpi": _DPI, "facecolor": "white", "metadata": {"Software": None}}
@@ -293,7 +295,7 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
 
 
-def _dressed(
+def dressed(
     ax: Axes | None, title: str, x_label: str, y_label: str, height: float = _HEIGHT
 ) -> Axes:
     """Axes with title, units, light grid and no box; of a new figure if there are none."""
@@ -302,12 +304,12 @@ def _dressed(
     ax.set_title(title, fontsize=_TITLE_SIZE, pad=8)
     ax.set_xlabel(x_label, fontsize=_TEXT_SIZE)
     ax.set_ylabel(y_label, fontsize=_TEXT_SIZE)
-    ax.tick_params(labelsize=_SMALL_SIZE, color=_GREY)
+    ax.tick_params(labelsize=SMALL_SIZE, color=GREY)
     ax.grid(color="#E6E6E6", lw=0.7)
     ax.set_axisbelow(True)
     ax.margins(x=0.02)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color(_GREY)
+    ax.spines[["left", "bottom"]].set_color(GREY)
     ax.xaxis.set_major_formatter(FuncFormatter(_plain))
     ax.yaxis.set_major_formatter(FuncFormatter(_plain))
     return ax
@@ -332,7 +334,7 @@ def _with_legend(ax: Axes, handles: list[Line2D] | None = None) -> Axes:
         borderaxespad=4.6,  # font sizes: clear of the labels of ticks and axis
         ncols=-(-len(shown) // lines),
         frameon=False,
-        fontsize=_SMALL_SIZE,
+        fontsize=SMALL_SIZE,
         handlelength=2.6,
     )
     return ax
@@ -340,7 +342,7 @@ def _with_legend(ax: Axes, handles: list[Line2D] | None = None) -> Axes:
 
 def _nothing(ax: Axes, message: str) -> Axes:
     """Axes that say why they are empty."""
-    ax.text(0.5, 0.5, message, transform=ax.transAxes, ha="center", va="center", color=_GREY)
+    ax.text(0.5, 0.5, message, transform=ax.transAxes, ha="center", va="center", color=GREY)
     ax.set_xticks([])
     ax.set_yticks([])
     return ax

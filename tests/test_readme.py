@@ -6,11 +6,14 @@ from pathlib import Path
 
 import gymnasium as gym
 import pytest
+from threads import one_thread
 from typer.main import get_command
 
 import adsim  # noqa: F401 - registers the environments
 from adsim.observation import PacingFeatures
 from agents import AGENTS
+from predictors import PREDICTORS, TeslaConfig
+from predictors.delivery import RULES
 from scenarios import load, names
 from scenarios.cli import app
 from scenarios.results import summarise
@@ -18,6 +21,7 @@ from scenarios.run import run
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
+PREDICTORS_PAGE = ROOT / "docs" / "predictors.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
 TINY = {
     "time.num_ticks": 4,
@@ -88,8 +92,45 @@ def test_second_example_plays_four_campaigns(capsys):
     assert capsys.readouterr().out.strip()
 
 
+def test_third_example_runs_a_stream(capsys):
+    example = python_blocks(README.read_text())[2]
+    assert len(example.splitlines()) <= 12
+    space = {}
+    with one_thread():
+        exec(compile(example, "README.md, example 3", "exec"), space)
+    assert capsys.readouterr().out.startswith("AUC of the net conversion rate: 0.")
+    assert space["result"].y.sum() > 100
+
+
+@pytest.mark.slow
+def test_examples_on_predictors_run_in_their_order(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before, space, printed = dict(PREDICTORS), {}, []
+    try:
+        with one_thread():
+            for number, example in enumerate(python_blocks(PREDICTORS_PAGE.read_text())):
+                exec(compile(example, f"predictors.md, example {number}", "exec"), space)
+                printed.append(capsys.readouterr().out.splitlines())
+    finally:  # one registers a method of its own
+        new = PREDICTORS.keys() - before.keys()
+        for name in new:
+            del PREDICTORS[name]
+    assert new == {"retract"}
+    timeline = [line.split() for line in printed[0]]
+    assert ["tesla", "8064", "refund", "0"] in timeline
+    assert timeline[-2:] == [["bdl", "259200", "conversion", "1"], ["bdl", "266400", "refund", "1"]]
+    assert len(timeline) == 12
+    assert re.fullmatch(r"CVR: AUC 0\.6\d\d, PCOC [01]\.\d\d", printed[1][0])
+    assert space["online"].trained_rows > 1_000
+    assert space["stream"].log.click_time.size == space["log"].click_time.size
+
+
 def test_every_python_block_is_run():
-    assert [len(python_blocks(page.read_text())) for page in PAGES] == [2] + [0] * (len(PAGES) - 1)
+    blocks = {page.name: len(python_blocks(page.read_text())) for page in PAGES}
+    assert {name: count for name, count in blocks.items() if count} == {
+        "README.md": 3,
+        "predictors.md": 7,
+    }
 
 
 @pytest.mark.parametrize(("page", "line"), ADSIM_LINES)
@@ -156,6 +197,24 @@ def test_tables_of_names_are_complete(page, heading, known):
 def test_every_agent_is_described():
     text = (ROOT / "docs" / "agents.md").read_text()
     assert [name for name in AGENTS if f"`{name}`" not in text] == []
+
+
+def test_every_predictor_rule_and_setting_is_described():
+    text = PREDICTORS_PAGE.read_text()
+    rows = {
+        heading: {
+            name
+            for row in section(text, heading).splitlines()
+            if row[:1] == "|"
+            for name in re.findall(r"`([a-z_]+)`", row.split("|")[1])
+        }
+        for heading in ("Methods", "Delivery", "TESLA")
+    }
+    assert rows["Methods"] == PREDICTORS.keys()
+    assert rows["Delivery"] - {"trained_oracle"} == RULES.keys()
+    settings = TeslaConfig.model_fields.keys()
+    assert rows["TESLA"] <= settings
+    assert [name for name in settings if f"`{name}`" not in section(text, "TESLA")] == []
 
 
 def test_every_column_of_the_results_is_described():

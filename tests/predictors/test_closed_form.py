@@ -7,11 +7,12 @@ weigh them. The expected gradient of a free logit vanishes at the method's fixed
 import numpy as np
 import pytest
 import torch
-from click_logs import D_V, I_V, WINDOWS, fates_log
+from click_logs import D_V, I_V, WINDOWS, fates_log, make_log
 from torch import nn
 
-from predictors import PREDICTORS
-from predictors.delivery import RULES, Trajectory, deliver
+from adsim.clicklog import MISSING
+from predictors import PREDICTORS, NetCVRConfig
+from predictors.delivery import RULES, Trajectory, Windows, deliver
 from predictors.netcvr import Batch, NetCVRPredictor, Untrained
 from predictors.nets import Fields
 from predictors.tesla import online_weights
@@ -52,10 +53,10 @@ class Cell:
     def __init__(self, name, *, stale=P_V, delays=(TN, P_DP), **settings):
         make = PREDICTORS[name]
         assert issubclass(make, NetCVRPredictor)
-        sizes = {"embedding_dim": 1, "widths": (2,)}
-        if name == "tesla":
-            settings = {"ranking": "none"} | settings
-        predictor = make(LOG.cardinalities, make.config_class(**(sizes | settings)))
+        plain = {"embedding_dim": 1, "widths": (2,), "ranking": "none"}
+        known = make.config_class.model_fields.keys() & plain.keys()  # some are of TESLA only
+        settings = {key: plain[key] for key in known} | settings
+        predictor = make(LOG.cardinalities, make.config_class(**settings))
         predictor._build(Untrained(Fields(LOG.cardinalities), 0))
         frozen = predictor.frozen
         if "main" in frozen:
@@ -156,7 +157,13 @@ def test_weights_of_tesla_at_the_ends():
         (none, one, (1.0, 1.0)),
         (none, none, (1.0, 1.0)),
     ):
-        assert [weight.item() for weight in online_weights(p, late)] == list(expected)
+        found = [weight.item() for weight in online_weights(p, late)]
+        assert found == pytest.approx(expected, abs=1e-30)
+    # Rows that are not weighted keep their weights also where the estimate rounds to 1.
+    p = torch.sigmoid(torch.tensor([0.0, 10.0, 16.0, 20.0, 100.0]))
+    assert p[-1] == 1
+    for weight in online_weights(p, torch.zeros(5)):
+        assert weight.tolist() == [1.0] * 5
 
 
 @pytest.mark.parametrize("quirks", [False, True])
@@ -290,6 +297,44 @@ def test_weights_of_defer_where_its_formula_is_undefined():
         cell = Cell("defer", official_quirks=quirks)
         pull = cell.pull(cell.predictor.pay_loss, -3.8, 1).item()
         assert pull > 0 if quirks else pull < 0
+
+
+@pytest.mark.parametrize("quirks", [False, True])
+def test_weights_of_defer_are_finite(quirks):
+    # The first logit's probability is 0 in float32; the last is p = dp / 2.
+    p = torch.sigmoid(torch.tensor([-104.0, -102.0, -87.0, -50.0, 0.0, 100.0]))
+    p = torch.cat([p, torch.tensor([P_DP / 2])])
+    assert p[0] == 0
+    predictor = Cell("defer", official_quirks=quirks).predictor
+    for dp in (1e-6, P_DP, 1 - 1e-6):
+        for weight in predictor.weights(p, torch.tensor(dp)):
+            assert torch.isfinite(weight).all()
+            assert (weight >= 0).all()
+
+
+def test_corrected_estimate_of_fnc_stays_below_one():
+    output = torch.tensor([0.0, 0.2, 0.49, 0.5, 0.9, 1.0])
+    found = Cell("fnc").predictor._conversion_probability(output, Cell("fnc").batch.ids[:6])
+    assert found.tolist() == pytest.approx([0, 0.25, 0.49 / 0.51, *[1 - 1e-6] * 3], abs=1e-7)
+    assert (found < 1).all()
+
+
+@pytest.mark.parametrize("window", [864, 15, 60, 120, 900])
+def test_defuse_takes_a_conversion_in_the_last_second_of_the_window_as_in_it(window):
+    windows = Windows(conversion_observation=window)
+    log = make_log([0, 0], [window, window + 1], [MISSING, MISSING])
+    settings = NetCVRConfig(embedding_dim=1, widths=(2,), windows=windows)
+    predictor = PREDICTORS["defuse"](log.cardinalities, settings)
+    predictor._build(Untrained(predictor.fields, 0))
+    say(predictor.frozen["delays"].tower, 0.5, 0.5)
+    rows = deliver(log, windows, RULES["defuse"])
+    rows = type(rows)(*(column[rows.pay_label == 1] for column in rows))
+    batch = predictor._tensors(rows, log.features[rows.click], "defuse")
+    assert batch.constants.tolist() == [[0.5, 0.5, 0.0], [0.5, 0.5, 1.0]]
+    logit = torch.zeros(2, requires_grad=True)
+    predictor.pay_loss(logit, batch).backward()
+    weight = logit.grad * 2 / -0.5  # of a mean over two rows, by the slope of l1
+    assert weight.tolist() == pytest.approx([1.5, 1.0])  # 1 + dp in the window, 1 after it
 
 
 # --- refund rate, NetCVR -----------------------------------------------------------------------

@@ -251,6 +251,17 @@ def test_empty_windows_let_time_pass():
     assert state.due(RULES["tesla"])[0].time.size == 0
 
 
+def test_windows_that_go_back_in_time_are_rejected():
+    state = OpenClicks(WINDOWS, 1)
+    state.update(window(500, (100, CLICK, 0)))
+    state.close()
+    before = state.get_state()
+    with pytest.raises(ValueError, match="at or after second 500, ends at 499: for another camp"):
+        state.update(window(499, (400, CLICK, 1), (450, PURCHASE, 0)))
+    for name, value in state.get_state().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
 def test_windows_are_left_alone():
     state = OpenClicks(WINDOWS, 1)
     seen = window(100, (60, CLICK, 0), (70, PURCHASE, 0))

@@ -1,15 +1,20 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from click_logs import A, W, make_log, random_log
 from small_predictors import SIZES, SPLIT, small_log
+from small_worlds import SMALL_WORLD
+from torch import nn
 
-from adsim.clicklog import MISSING
-from predictors import NetCVRConfig, Pretraining, TeslaConfig
+from adsim.clicklog import MISSING, generate
+from predictors import NetCVRConfig, Pretraining, TeslaConfig, pretraining
 from predictors.delivery import Windows
-from predictors.nets import probabilities, state_arrays
-from predictors.pretraining import new_delay_net, new_towers
-from predictors.stream import LogStream, Split
+from predictors.nets import Fields, probabilities, state_arrays
+from predictors.pretraining import new_delay_net, new_towers, settle
+from predictors.stream import LogStream, Split, batches
+from scenarios.schema import load
 
 DAY = 86_400
 MODELS = ["pay_late", "refund_late", "pay", "refund", "tn_dp"]
@@ -125,6 +130,17 @@ def test_networks_are_kept_on_disk(history, tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == 7
 
 
+def test_the_cache_is_made_and_tells_apart_what_differs(history, tmp_path):
+    folder = tmp_path / "new" / "cache"
+    splits = SPLIT, replace(SPLIT, pretrain_days=1.0)
+    nets = [trained(history, "main", split=split, cache=folder) for split in splits]
+    assert len(list(folder.iterdir())) == 2
+    assert not same(*nets)
+    for split, weights in zip(splits, nets, strict=True):
+        assert same(weights, trained(history, "main", split=split))
+        assert same(weights, trained(history, "main", split=split, cache=folder))
+
+
 def test_an_interrupted_write_keeps_no_half_network(history, tmp_path, monkeypatch):
     def interrupted(out, **arrays):
         out.write(b"half")
@@ -211,6 +227,135 @@ def test_networks_learn_the_rates_of_their_events():
         net = made.main(CONFIG.model_copy(update={"head": head}))
         both = probabilities(net, lambda ids, net=net: torch.stack(net(ids), 1), ids)
         assert both.mean(0).tolist() == pytest.approx([p_v, second], abs=0.05)
+
+
+# --- steps and statistics ----------------------------------------------------------------------
+def steps(made, count, config, *, settling):
+    """Sizes and learning rates of the batches of an epoch; the network has one weight."""
+    net, found, rows = nn.Linear(1, 1), [], []
+    for part, optimiser in made._epoch(net, count, config, settling=settling):
+        found.append((len(part), optimiser.param_groups[0]["lr"]))
+        rows += part.tolist()
+    assert len(set(rows)) == len(rows)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "settled", "plain"),
+    [
+        (640, 64, [32] * 20, [64] * 10),
+        (640, 16, [16] * 40, [16] * 40),  # settings may ask for less than 32
+        (12_800, 256, [128] * 100, [256] * 50),
+        (51_200, 256, [256] * 200, [256] * 200),
+        (20, 64, [20], [20]),
+        (1, 64, [], []),  # a lone row is left out
+    ],
+)
+def test_steps_of_an_epoch(history, count, batch_size, settled, plain):
+    made, config = Pretraining(history, SPLIT), NetCVRConfig(batch_size=batch_size)
+    found = steps(made, count, config, settling=False)
+    assert found == [(size, config.pretrain_learning_rate) for size in plain]
+    found = steps(made, count, config, settling=True)
+    assert [size for size, _ in found] == settled
+    falling = config.pretrain_learning_rate * (1 - np.arange(len(settled)) / max(len(settled), 1))
+    assert [rate for _, rate in found] == pytest.approx(falling.tolist())
+
+
+@pytest.mark.parametrize(
+    ("name", "quirks", "settling"),
+    [
+        ("main", False, False),
+        ("main", True, False),
+        ("tn_dp", False, True),
+        ("tn_dp", True, False),
+    ],
+)
+def test_delay_models_settle_but_for_the_published_code(
+    history, name, quirks, settling, monkeypatch
+):
+    made, settled, asked = Pretraining(history, SPLIT), [], []
+    plain = made._epoch
+
+    def epoch(*arguments, settling):
+        asked.append(settling)
+        return plain(*arguments, settling=settling)
+
+    monkeypatch.setattr(made, "_epoch", epoch)
+    monkeypatch.setattr(pretraining, "settle", lambda net, ids: settled.append(len(ids)))
+    config = NetCVRConfig(**SIZES, official_quirks=quirks)
+    _ = made.main(config) if name == "main" else made.delays(name, config)
+    assert asked == [settling]
+    assert settled == [made._rows.stop] * settling
+
+
+def by_hand(net, ids):
+    """Statistics of the batch normalisations of a `TowerNet`, layer by layer, in float64."""
+    values, found = net.table.detach().double()[ids].flatten(1).numpy(), []
+    for layer in net.tower:
+        if isinstance(layer, nn.Linear):
+            weight, bias = (each.detach().double().numpy() for each in (layer.weight, layer.bias))
+            values = values @ weight.T + bias
+        elif isinstance(layer, nn.BatchNorm1d):
+            found.append((values.mean(0), values.var(0, ddof=1)))
+            values = (values - values.mean(0)) / np.sqrt(values.var(0) + layer.eps)
+            values = values * layer.weight.detach().numpy() + layer.bias.detach().numpy()
+        else:
+            values = np.where(values > 0, values, layer.negative_slope * values)
+    return found
+
+
+@pytest.mark.parametrize("rows", [40, 100, 20, 13])
+def test_settled_statistics_are_those_of_all_rows(rows):
+    rng, config = np.random.default_rng(0), NetCVRConfig(embedding_dim=3, widths=(4, 3))
+    fields = Fields((5, 7))
+    net = new_delay_net(fields, "tn_dp", config, 0)
+    ids = fields.encode(rng.integers(0, (5, 7), (40, 2)))
+    with torch.no_grad():
+        net.tower[1].weight.copy_(torch.tensor([1.0, 2.0, 0.5, -1.0]))
+        net(ids[:9])  # statistics of something else
+    before = {name: value.clone() for name, value in net.named_parameters()}
+    settle(net, ids, rows)
+    norms = [module for module in net.tower if isinstance(module, nn.BatchNorm1d)]
+    parts = [by_hand(net, ids[part]) for part in batches(40, min(rows, 40))]
+    assert len(parts) == max(round(40 / rows), 1)
+    for layer, norm in enumerate(norms):
+        mean, variance = (np.mean([part[layer][k] for part in parts], 0) for k in (0, 1))
+        np.testing.assert_allclose(norm.running_mean, mean, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(norm.running_var, variance, rtol=1e-5)
+        assert norm.momentum == config.sizes.momentum
+    assert all(torch.equal(before[name], value) for name, value in net.named_parameters())
+
+
+def test_a_settled_network_is_calibrated_on_its_rows_as_in_training():
+    # One batch: in eval mode the network gives what it gave in train mode, but for n / (n - 1).
+    config, fields = NetCVRConfig(embedding_dim=3, widths=(4, 3)), Fields((5, 7))
+    net = new_delay_net(fields, "pay", config, 0)
+    ids = fields.encode(np.random.default_rng(0).integers(0, (5, 7), (2_000, 2)))
+    settle(net, ids)
+    with torch.no_grad():
+        torch.testing.assert_close(net.train()(ids), net.eval()(ids), rtol=2e-3, atol=2e-3)
+
+
+def test_delay_models_are_calibrated_on_the_rows_they_were_trained_on():
+    more = {"time.num_ticks": 20, "traffic.impressions_per_tick": 600}
+    world = load("default", SMALL_WORLD | more | {"traffic.slots_per_tick": 2_048}).world
+    made = Pretraining(generate(world, 0), SPLIT)
+    config = NetCVRConfig(embedding_dim=4, widths=(64, 32), batch_size=64)
+    for model in MODELS:
+        rows, positive, in_window, delayed = made._delay_labels(model, Windows())
+        net, none = made.delays(model, config), ~positive | delayed  # none in the window
+        found = probabilities(net, net, made._ids[rows]).numpy()
+        first = (in_window if model in ("pay", "refund") else delayed)[rows].mean()
+        second = (~positive)[rows][none[rows]].mean()
+        if model.endswith("late"):
+            calibrated = [(found[:, 0].mean(), first)]
+        else:
+            event, negative = (0, 1) if model in ("pay", "refund") else (1, 0)
+            negatives = found[none[rows], negative].mean()
+            calibrated = [(found[:, event].mean(), first), (negatives, second)]
+        # Labels of n rows alone have a standard deviation of at most .5 / sqrt(n): .027 to .01.
+        for mean, share in calibrated:
+            assert mean == pytest.approx(share, abs=0.03 if rows.size > 1_000 else 0.06)
 
 
 # --- what is known -----------------------------------------------------------------------------

@@ -354,6 +354,10 @@ def test_known_at_holds_events_up_to_the_moment():
     assert known.conversion_time.tolist() == [4, 5]
     assert known.refund_time.tolist() == [MISSING, 5]
     assert known.features.shape == (2, 1)
+    for truth in (known.p_convert, known.p_refund):  # hidden
+        assert truth.shape == (2,)
+        assert np.isnan(truth).all()
+    assert not np.isnan(log.p_convert).any()
 
 
 def test_the_oracle_knows_the_future():

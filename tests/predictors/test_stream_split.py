@@ -246,8 +246,17 @@ def test_split_rejects_unknown_segments_and_a_short_gap():
         Split(pretrain_days=12).check_gap(WINDOWS)
 
 
+def test_gaps_are_compared_in_seconds():
+    assert 8.2 - 2.2 < 6  # in floating point
+    split = Split(pretrain_days=2.2, stream_start_day=8.2, stream_end_day=9.2)
+    split.check_gap(WINDOWS)
+    longer = WINDOWS._replace(refund_attribution=WINDOWS.refund_attribution + 1)
+    with pytest.raises(ValueError, match=r"must be >= 6\.00001\d*, got 6\.0$"):
+        split.check_gap(longer)
+
+
 def test_batches_reject_an_empty_size():
-    with pytest.raises(ValueError, match="batch_size must be >= 1 .* got 0"):
+    with pytest.raises(ValueError, match=r"batch_size must be >= 1 .* got 0"):
         list(batches(5, 0))
 
 

@@ -9,7 +9,7 @@ from torch.nn.functional import softplus
 
 from predictors.delivery import RULES, deliver
 from predictors.stream import LogStream
-from predictors.tesla import Side, delay_weights, online_weights, ranking_loss
+from predictors.tesla import Side, delay_weights, ranking_loss
 
 VARIANTS = ["rn", "ln", "hn", "dar"]
 
@@ -217,7 +217,7 @@ def test_losses_add_a_ranking_loss_to_the_cross_entropy(quirks, coefficients):
     # Published: negatives by 1 - p and positives alike; else both by their weights.
     weights = torch.ones_like(logit), torch.sigmoid(-logit)
     if not quirks:
-        weights = online_weights(torch.sigmoid(logit), batch.constants[:, 0])
+        weights = tesla._weights(logit, batch)
     towers = (
         ("pay_loss", batch.pay, batch.conversion, 50),
         ("refund_loss", batch.refund, 1 - batch.conversion, 5),

@@ -94,12 +94,13 @@ def test_scores_of_every_segment():
 def test_fair_methods_have_the_tables_of_tesla():
     for name in [*METHODS, *EXTRAS]:
         _, config = configure(Task(World("cascade", "fair", 0, 1), name))
-        tables = {"tesla_separate": "separate", "tesla_shared": "shared"}.get(name, "hybrid")
+        narrow = name in ("tesla_separate", "tesla_narrow", "es_dfm_narrow")
+        tables = "separate" if narrow else "shared" if name == "tesla_shared" else "hybrid"
         assert config.tables == tables
-        assert config.train_refund_embeddings is (name != "tesla_frozen")
+        assert config.train_refund_embeddings is not name.endswith("frozen")
         assert not config.official_quirks
         assert config.head == ("direct" if name.endswith("direct") else "cascade")
-        assert (config.learning_rate is None) == (name == "pre_trained")
+        assert config.learning_rate is None  # each has its own
 
 
 def test_published_methods_follow_the_published_code():
@@ -235,7 +236,8 @@ def test_changed_settings_are_run_again(finished, monkeypatch):
     out, _, _ = finished
     todo = []
     monkeypatch.setattr(netcvr_tasks, "run_task", lambda task, *_: todo.append(task.method))
-    monkeypatch.setitem(netcvr.LEARNING_RATES, "es_dfm", 0.5)
+    changed = netcvr.METHODS["es_dfm"]._replace(always={"learning_rate": 0.5})
+    monkeypatch.setitem(netcvr.METHODS, "es_dfm", changed)
     assert run_tasks("", tasks_of(), out, 1) == 1
     assert todo == ["es_dfm"]
     other = World("cascade_high_refund", "fair", 0, 251)
