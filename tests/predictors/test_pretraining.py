@@ -313,6 +313,7 @@ def test_settled_statistics_are_those_of_all_rows(rows):
     with torch.no_grad():
         net.tower[1].weight.copy_(torch.tensor([1.0, 2.0, 0.5, -1.0]))
         net(ids[:9])  # statistics of something else
+    net.eval()
     before = {name: value.clone() for name, value in net.named_parameters()}
     settle(net, ids, rows)
     norms = [module for module in net.tower if isinstance(module, nn.BatchNorm1d)]

@@ -17,12 +17,11 @@ DAY, HALF = 86_400, 21_600
 P_V, F_V, P_R, F_R = 0.5, 0.27, 0.5, 0.545  # conversion, in its window, refund, in its window
 
 
-def clicks_every(early, late, now=2 * HALF):
+def clicks_every(early, late, start=0):
     """Open clicks, one per `early` seconds for six hours, then per `late`; all convert at once."""
-    click = np.r_[np.arange(0, HALF, early), np.arange(HALF, 2 * HALF + 1, late)]
-    click = click[click <= now]
+    click = start + np.r_[np.arange(0, HALF, early), np.arange(HALF, 2 * HALF + 1, late)]
     found = OpenClicks(WINDOWS, 1)
-    found.follow(make_log(click, click, np.full(click.size, MISSING)), now)
+    found.follow(make_log(click, click, np.full(click.size, MISSING)), start + 2 * HALF)
     return found
 
 
@@ -64,8 +63,8 @@ def test_ratios_of_conversions_count_conversions():
 
 def test_ratio_is_one_where_earlier_traffic_is_unknown():
     # Nobody saw the clicks of before the first one.
-    found = clicks_every(60, 30)
-    then, now = np.array([120, 3_599, 3_600]), np.full(3, 30_000)
+    found = clicks_every(60, 30, start=5_000)
+    then, now = 5_000 + np.array([120, 3_599, 3_600]), np.full(3, 35_000)
     assert found.traffic_ratio("click", then, now, 3_600).tolist() == [1.0, 1.0, 2.0]
     # Of clicks older than the attribution window, only those that converted are still open.
     click = np.r_[np.arange(0, 4 * DAY, 600), np.arange(4 * DAY, 5 * DAY + 1, 300)]
