@@ -57,13 +57,15 @@ def main(
     overhead: dict[str, Any] = {}
     if any_run and _MEASURED in names:
         stream, bare = measure_overhead(Task(worlds[0], _MEASURED), out)
-        overhead = {"stream_rows_per_s": stream, "bare_step_rows_per_s": bare}
+        if bare:  # else too few clicks for a training step
+            overhead = {"stream_rows_per_s": stream, "bare_step_rows_per_s": bare}
     _write(rows, segments, runs, overhead, out)
     if as_json:
         console.emit_json(rows, out=str(out), **overhead)
     else:
         print_rows(rows)
     if overhead:
+        stream, bare = overhead.values()
         speeds = f"stream {stream:,.0f} rows/s, bare step {bare:,.0f} rows/s"
         console.stderr.print(f"{_MEASURED}: {speeds}: {stream / bare:.0%}", highlight=False)
 

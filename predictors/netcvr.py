@@ -314,8 +314,9 @@ class NetCVRPredictor:
         for rule, batch in self._held.items():
             parts[f"held_{rule}"] = {k: v.cpu().numpy() for k, v in batch._asdict().items()}
         arrays = {f"{part}/{k}": v for part, values in parts.items() for k, v in values.items()}
-        text = np.frombuffer(json.dumps(about).encode(), np.uint8)
-        save_arrays(Path(file), {"about": text, **arrays})
+        texts = {"about": about, "shapes": _shapes(arrays)}
+        encoded = {k: np.frombuffer(json.dumps(v).encode(), np.uint8) for k, v in texts.items()}
+        save_arrays(Path(file), {**encoded, **arrays})
 
     def _more_state(self) -> dict[str, dict[str, np.ndarray]]:
         """Further arrays that determine a method's future."""
@@ -337,6 +338,11 @@ class NetCVRPredictor:
             if part.startswith("held_"):
                 columns = {k: torch.from_numpy(v).to(self.device) for k, v in arrays.items()}
                 self._held[part.removeprefix("held_")] = Batch(**columns)
+
+
+def _shapes(arrays: dict[str, np.ndarray]) -> dict[str, list]:
+    """Type and shape of each array."""
+    return {name: [str(array.dtype), *array.shape] for name, array in arrays.items()}
 
 
 class Untrained:
@@ -370,7 +376,9 @@ def load_predictor(file: str | Path, device: str = "cpu") -> NetCVRPredictor:
         if name:
             parts.setdefault(part, {})[name] = array
     try:
-        about = json.loads(arrays["about"].tobytes())
+        about, shapes = (json.loads(arrays.pop(name).tobytes()) for name in ("about", "shapes"))
+        if shapes != _shapes(arrays):
+            raise ValueError("arrays are missing, or have other shapes or types than were saved")
         cls = PREDICTORS[about["name"]]
         config = cls.config_class.model_validate(about["config"])
         predictor = cls(tuple(about["cardinalities"]), config, seed=about["seed"], device=device)

@@ -188,15 +188,15 @@ class OpenClicks:
         """Takes in new clicks, and first purchases and their refunds of clicks that are open.
 
         Raises:
-            ValueError: the window ends before the one before it.
+            ValueError: the window has events and ends before the one before it.
         """
         events, now = window.events, int(whole_seconds(np.array(window.now_hours)))
-        if now < self.since:
+        if now < self.since and events.kind.size:
             raise ValueError(
                 f"window must end at or after second {self.since}, ends at {now}: for another "
                 f"campaign fit or load a predictor anew"
             )
-        self.now, seconds = now, whole_seconds(events.time_hours)
+        self.now, seconds = max(now, self.since), whole_seconds(events.time_hours)
         new = events.kind == EventKind.CLICK
         if new.any():
             if self.known_from < 0:
@@ -251,7 +251,8 @@ class OpenClicks:
 
         window = self.windows
         kept = window.conversion_attribution if cause == "click" else window.refund_attribution
-        complete = then - width >= max(self.known_from, self.since - kept)
+        known_from = self.known_from + (cause == "conversion") * window.conversion_attribution
+        complete = then - width >= max(known_from, self.since - kept)
         return np.where(complete, count(now) / np.maximum(count(then), 1), 1.0)
 
     def close(self) -> None:

@@ -217,9 +217,9 @@ def traffic_offsets(rows: Rows, clicks: OpenClicks, windows: Windows) -> FloatAr
         then, now = time[late] - delay[late], time[late] - observed
         steady[late] = clicks.traffic_ratio(cause, then, now, width)
         seen, expected = np.bincount(place, positive), np.bincount(place, steady)
-        known = expected > 0
-        factor = np.divide(seen, expected, out=np.ones(seen.size), where=known)
-        offsets[own] = np.log(factor.clip(1 / MAX_FACTOR, MAX_FACTOR))[place]
+        least, most = expected.clip(seen / MAX_FACTOR), seen > 0
+        factor = np.divide(seen, least, out=np.ones(seen.size), where=most)
+        offsets[own] = np.log(factor.clip(1 / MAX_FACTOR))[place]
     return offsets
 
 

@@ -96,7 +96,7 @@ def test_the_pretrained_model_stays_as_it_is(quirks, tmp_path):
     before, first = state(predictor, tmp_path), means(predictor, some_ids())
     run_stream(predictor, stream(), Windows())
     assert differing(before, state(predictor, tmp_path)) <= {
-        *("open/click_id", "open/times", "open/features", "open/moments")
+        *("open/click_id", "open/times", "open/features", "open/moments", "shapes")
     }
     np.testing.assert_array_equal(means(predictor, some_ids()), first)
 

@@ -103,6 +103,9 @@ def test_offsets_by_hand():
     block = [(NOW, *fresh)] * 3 + [(NOW, *late)] * 2 + [negative] * 4
     offsets = traffic_offsets(rows_of(*block), found, WINDOWS)
     np.testing.assert_allclose(offsets, np.log((3 + 2) / (3 + 2 * 2)))
+    # Traffic now is that of the clicks whose windows close now: 29 + 61 an hour, against 60.
+    rows = rows_of((23_400 + W, "v", 1, 5_400 + W))
+    np.testing.assert_allclose(traffic_offsets(rows, found, WINDOWS), np.log(60 / 90))
     # Another block, whose traffic is that of the cause; and one without late positives.
     same = [(NOW + BLOCK_SECONDS, "v", 1, 7_000), (NOW + BLOCK_SECONDS, "v", 0, MISSING)]
     early = [(7_000, "v", 1, 100), (7_000, "v", 0, MISSING)]
@@ -129,6 +132,13 @@ def test_offsets_are_limited(early, late, sign):
     np.testing.assert_allclose(offsets, sign * np.log(MAX_FACTOR))
 
 
+def test_late_positives_in_traffic_that_has_ceased_have_the_largest_offset():
+    found = clicks_every(60, 30)
+    found.times[:, found.times[0] > 25_000] = MISSING
+    rows = rows_of((NOW, "v", 1, LATE))
+    np.testing.assert_allclose(traffic_offsets(rows, found, WINDOWS), np.log(MAX_FACTOR))
+
+
 def test_no_late_positives_no_offset():
     found = clicks_every(60, 6)
     rows = rows_of(*[(NOW, "v", 1, W), (NOW, "v", 0, MISSING), (NOW, "r", 1, W)] * 3)
@@ -145,13 +155,14 @@ def test_unknown_earlier_traffic_gives_no_offset():
     assert traffic_offsets(rows, clicks_every(60, 6), WINDOWS).tolist() == [0.0, 0.0]
 
 
-def played(log, first, days):
+def played(log, first, days, *, follow=True):
     """Rows of TESLA in six-hour windows from day `first` on, and their offsets."""
     split = Split(
         pretrain_days=1, stream_start_day=first, stream_end_day=first + days, segment_days=0.25
     )
     play, found, parts = LogStream(log, split), OpenClicks(WINDOWS, 1), []
-    found.follow(play.history(), play.start - 1)
+    if follow:
+        found.follow(play.history(), play.start - 1)
     for k in range(split.num_segments):
         found.update(play.window(k))
         rows, _ = found.due(RULES["tesla"])
@@ -181,6 +192,15 @@ def test_steady_traffic_gives_offsets_of_zero(seed):
         assert np.abs(each).max() < 4 * noise
         assert abs(each.mean()) < 3 * noise / np.sqrt(each.size)
         assert each.std() > noise / 4  # it is noise, not nothing
+
+
+def test_a_stream_that_starts_afresh_waits_until_all_conversions_are_known():
+    rows, offsets = played(random_log(50_000, 0, P_V, F_V, P_R, F_R, 20 * DAY), 9, 7, follow=False)
+    day = rows.time / DAY - 9
+    for conversion, first in ((True, 0.04), (False, 3.12)):  # an hour; three days and three hours
+        own = rows.conversion_row == conversion
+        assert not offsets[own & (day < first)].any()
+        assert offsets[own & (day > first + 0.5)].any()
 
 
 def test_offsets_level_the_odds_over_the_day():

@@ -190,7 +190,7 @@ def test_a_log_that_is_too_short_is_refused(tmp_path):
     )
     assert status == 2
     assert "begin before day 10 and go on after day 24, they span days 0.00 to 0.01" in err
-    assert "tesla in log-fair-0" in err
+    assert "tesla in data-log-fair-0" in err
 
 
 def test_json_has_all_keys_and_no_nan(finished):
@@ -202,7 +202,7 @@ def test_json_has_all_keys_and_no_nan(finished):
     assert rows[0]["rows_per_s"] is None
     assert all(0.3 < row["netcvr_auc"] < 0.9 for row in rows)
     assert (rows[0]["netcvr_ri_auc"], rows[1]["netcvr_ri_auc"]) == (0, pytest.approx(100))
-    assert "bare step" in err
+    assert "bare step" not in err  # too few clicks for a training step per segment
 
 
 def test_folder_holds_tables_figure_and_results(finished):
@@ -292,7 +292,7 @@ def test_processes_find_what_one_finds_and_tell_their_errors(finished, tmp_path)
     file = tmp_path / "short.txt"
     cascade.write(file, make_records(50), tuple(range(1, 23)))
     tasks = [*tasks_of(), Task(World(str(file), "fair", 0, 0), "tesla")]
-    with pytest.raises(ValueError, match=r"tesla in short-fair-0: .*must begin before day 10"):
+    with pytest.raises(ValueError, match=r"tesla in data-short-fair-0: .*must begin before day 10"):
         run_tasks("", tasks, tmp_path, 2)
     same = [task for task in tasks if is_finished(task, tmp_path)]
     assert len(same) >= 2
@@ -314,7 +314,7 @@ def test_a_log_file_is_compared_and_learning_rates_are_tuned(tmp_path):
     assert status == 0
     (row,) = json.loads(text)["rows"]
     assert (row["scenario"], row["seeds"], row["netcvr_ri_auc"]) == ("clicks", 1, None)
-    assert (tmp_path / "clicks-fair-2" / "bdl.npz").is_file()
+    assert (tmp_path / "data-clicks-fair-2" / "bdl.npz").is_file()
     status, text, _ = adsim(
         *("bench", "netcvr", "--data", file, "--methods", "pre_trained,bdl", *options),
         *("--tune", "1e-3,1e-2"),
@@ -323,4 +323,4 @@ def test_a_log_file_is_compared_and_learning_rates_are_tuned(tmp_path):
     grid = json.loads(text)["rows"]
     assert [(row["method"], row["learning_rate"]) for row in grid] == [("bdl", 1e-3), ("bdl", 1e-2)]
     assert grid[0]["netcvr_auc"] != grid[1]["netcvr_auc"]
-    assert (tmp_path / f"clicks-fair-{TUNING_SEED}" / "bdl@0.001.json").is_file()
+    assert (tmp_path / f"data-clicks-fair-{TUNING_SEED}" / "bdl@0.001.json").is_file()
