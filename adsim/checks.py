@@ -377,9 +377,7 @@ def _exercise(predictor: Any, env: AuctionEnv, batches: Any, ticks: Any) -> list
     first = ticks[0][1]
     nothing = first._replace(**{n: _rows(getattr(first, n), slice(0)) for n in first._fields[1:]})
     out = [[_predict(predictor, batch) for batch in batches]]
-    windows = [window for _, window in ticks]
-    last = nothing._replace(now_hours=windows[-1].now_hours)
-    for window in (nothing, *windows, last):
+    for window in (nothing, *(window for _, window in ticks), nothing):
         result = _call(predictor.partial_fit, window)
         _require(result is predictor, "partial_fit() must return the predictor itself")
         out.append([_predict(predictor, batches[0])])

@@ -36,12 +36,14 @@ def refund_pcoc(result):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("scenario", "rate"), [("cascade", 0.245), ("cascade_high_refund", 0.5)])
-def test_drift_costs_a_frozen_model_and_payments_bias_the_refund_rate(scenario, rate):
+@pytest.mark.parametrize(
+    ("scenario", "rate", "most"), [("cascade", 0.245, 0.04), ("cascade_high_refund", 0.5, 0.05)]
+)
+def test_drift_costs_a_frozen_model_and_payments_bias_the_refund_rate(scenario, rate, most):
     found = results_of(scenario, ("pre_trained", "trained_oracle", "es_dfm", "tesla"))
     levels = {name: netcvr_auc(result) for name, result in found.items()}
-    # TESLA, table 2: .7643 - .7353 = .029
-    assert 0.02 < levels["trained_oracle"] - levels["pre_trained"] < 0.04
+    # TESLA, table 2: .7643 - .7353 = .029, at the lower refund rate
+    assert 0.02 < levels["trained_oracle"] - levels["pre_trained"] < most
     assert levels["pre_trained"] < min(levels["es_dfm"], levels["tesla"])
     # Reading payments as "not refunded" gives p / (1 + p); noise of 1,600 (3,400) refunds: 2.5 %.
     assert refund_pcoc(found["es_dfm"]) == pytest.approx(1 / (1 + rate), abs=0.1)
