@@ -191,7 +191,9 @@ class PurchaseConfig(Model):
     list_price: Positive = 100.0
     """Median list price of the items, currency."""
     list_price_sd: NonNegative = 0.6
-    """Standard deviation of the items' log list price."""
+    """Standard deviation of the items' log list price if `list_price_tail` is 1."""
+    list_price_tail: Annotated[float, Field(ge=1, lt=2)] = 1.0
+    """1: log-normal list prices. d > 1: x ~ N(0, 1) becomes sinh(d asinh x) / d, longer tails."""
     repurchase_rate: Annotated[float, Field(ge=0, lt=1)] = 0.5355
     """Mean share of converted clicks with more than one purchase (READER: .5355)."""
     continuation: Annotated[float, Field(ge=0, lt=1)] = 0.25

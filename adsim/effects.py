@@ -105,3 +105,11 @@ def solve_bias(z: FloatArray, rate: float, weights: FloatArray | None = None) ->
         else:
             high = middle
     return 0.5 * (low + high)
+
+
+def stretch(x: FloatArray, tail: float) -> FloatArray:
+    """Values with longer tails than x, alike near 0; x itself if `tail` is 1.
+
+    Source: the sinh-arcsinh transformation without skewness (Jones and Pewsey, 2009), over `tail`.
+    """
+    return x if tail == 1.0 else np.sinh(tail * np.arcsinh(x)) / tail

@@ -209,6 +209,20 @@ def expectation(law, z_v, r, g, q):
 
 
 @njit
+def several_rate(law, z_v, q):
+    """Truth of one click: P(more than one purchase | convert)."""
+    if law.max_purchases < 2:
+        return 0.0
+    conversion = several = 0.0
+    against_buy, against_several = np.exp(-z_v), np.exp(-q)
+    for j in range(law.nodes.size):
+        buy = law.weights[j] / (1.0 + against_buy * law.odds[0, j])
+        conversion += buy
+        several += buy / (1.0 + against_several * law.odds[2, j])
+    return several / conversion
+
+
+@njit
 def click_outcome(law, seed, impression, time, z_v, r, g, q, list_price, when, amount, refund_at):
     """Purchases of one click, a pure function of the impression's uniforms.
 

@@ -26,6 +26,7 @@ from adsim.effects import (
     intent_integral,
     refund_curve,
     solve_bias,
+    stretch,
     sum_rows,
     zipf_weights,
 )
@@ -80,8 +81,9 @@ class Structure:
         self._draw_entities(rng, entities)
         self._draw_effects(rng)
         self._draw_interactions(rng)
-        self.list_price = config.purchase.list_price * np.exp(
-            config.purchase.list_price_sd * rng.standard_normal(self.num_items)
+        purchase, spread = config.purchase, rng.standard_normal(self.num_items)
+        self.list_price = purchase.list_price * np.exp(
+            purchase.list_price_sd * stretch(spread, purchase.list_price_tail)
         )
         self.rival_noise = rng.standard_normal((2 * NOISE_DIM, self._num_advertisers()))
         self.scene_price = config.market.landscape.scene_sd * rng.standard_normal(

@@ -19,7 +19,7 @@ app = typer.Typer(
 )
 replay_app = typer.Typer(help="Replay real auction logs.", no_args_is_help=True)
 app.add_typer(replay_app, name="replay")
-data_app = typer.Typer(help="Click logs.", no_args_is_help=True)
+data_app = typer.Typer(help="Click and purchase logs.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 
@@ -175,17 +175,28 @@ def data_describe(
         int | None, typer.Option(help="Expected clicks, in as many days; default: the scenario's.")
     ] = None,
     set_: SetOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for figures; of scenarios trace... only.")
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Generate a click log and compare it with what is published about CASCADE.
+    """Generate a log and compare it with what is published.
+
+    A scenario whose name starts with `trace` gives the purchases of converted clicks, compared with
+    TRACE; any other gives clicks, compared with CASCADE.
 
     Example: adsim data describe cascade_high_refund --seed 1 --clicks 100000
     """
-    from scenarios import console
-    from scenarios.describe import describe_command
+    from scenarios import console, describe, describe_trace
 
     with console.user_errors():
-        describe_command(scenario, seed, clicks, parse_overrides(set_), as_json=json_)
+        arguments = scenario, seed, clicks, parse_overrides(set_)
+        if Path(scenario).name.startswith("trace"):
+            describe_trace.describe_command(*arguments, out, as_json=json_)
+            return
+        if out is not None:
+            raise ValueError("--out: only scenarios whose name starts with `trace` have figures")
+        describe.describe_command(*arguments, as_json=json_)
 
 
 def _benchmark(name: str) -> ModuleType:

@@ -15,7 +15,7 @@ from adsim.types import BoolArray, FloatArray, IntArray
 from predictors.metrics import auc
 from scenarios import cascade_facts as facts
 from scenarios import console
-from scenarios.schema import load
+from scenarios.schema import Scenario, load
 
 HOURS = tuple(f"{hour:02d}" for hour in range(24))
 BINS = ("[0, .2)", "[.2, .4)", "[.4, .6)", "[.6, .8)", "[.8, 1]")
@@ -112,7 +112,7 @@ def describe(log: ClickLog) -> list[Row]:
     rates = np.array([bought, bought - returned]) / log.click_time.size
     published = (regime.cvr, regime.refund_rate, regime.net_cvr)
     measured = (rates[0], returned / bought, rates[1])
-    rows = _rows("rate", ("CVR", "RFR", "NetCVR"), published, measured)
+    rows = make_rows("rate", ("CVR", "RFR", "NetCVR"), published, measured)
     rows += _hours(log, outcomes)
     rows += _delay_curves(outcomes)
     if has_truth(log):
@@ -120,7 +120,7 @@ def describe(log: ClickLog) -> list[Row]:
         rows += _groups(log, outcomes)
         kept, net = outcomes.bought & ~outcomes.returned, log.p_convert * (1 - log.p_refund)
         ranked = (auc(outcomes.bought, log.p_convert), auc(kept, net))
-        rows += _rows("AUC", ("CVR", "NetCVR"), facts.ORACLE_AUC, ranked)
+        rows += make_rows("AUC", ("CVR", "NetCVR"), facts.ORACLE_AUC, ranked)
     return rows
 
 
@@ -129,9 +129,10 @@ def has_truth(log: ClickLog) -> bool:
     return not bool(np.isnan(log.p_convert).any() or np.isnan(log.p_refund).any())
 
 
-def _rows(
+def make_rows(
     figure: str, at: Sequence[str], published: Sequence[float], measured: Sequence[float]
 ) -> list[Row]:
+    """The rows of one figure."""
     return [
         Row(figure, place, float(left), float(right))
         for place, left, right in zip(at, published, measured, strict=True)
@@ -168,9 +169,11 @@ def _hours(log: ClickLog, outcomes: _Outcomes) -> list[Row]:
         ("CVR by hour / mean", facts.HOURLY_CVR, converts),
         ("NetCVR by hour / mean", facts.HOURLY_NET_CVR, kept),
     ):
-        measured = _mean_by(hour, chance, np.ones_like(chance), 24)
+        measured = mean_by(hour, chance, np.ones_like(chance), 24)
         published = np.array(curve) / np.mean(curve)
-        rows += _rows(figure, HOURS, published.tolist(), (measured / np.nanmean(measured)).tolist())
+        rows += make_rows(
+            figure, HOURS, published.tolist(), (measured / np.nanmean(measured)).tolist()
+        )
     return rows
 
 
@@ -183,7 +186,7 @@ def _delay_curves(outcomes: _Outcomes) -> list[Row]:
         limits, shares = zip(*curve, strict=True)
         below = np.searchsorted(np.sort(delay), limits, side="right") / delay.size
         names = [f"{hours:.3g}" for hours in limits]
-        rows += _rows(f"{event} delay cdf", names, shares, below.tolist())
+        rows += make_rows(f"{event} delay cdf", names, shares, below.tolist())
     return rows
 
 
@@ -196,11 +199,11 @@ def _bins(log: ClickLog, regime: facts.Regime) -> list[Row]:
         ("RFR by CVR", facts.REFUND_RATE_BY_CVR, log.p_refund, log.p_convert),
         ("NetCVR by CVR", facts.NET_CVR_BY_CVR, kept, np.ones_like(kept)),
     ):
-        measured, published = _mean_by(which, values, weights, 5), np.array(curve)
+        measured, published = mean_by(which, values, weights, 5), np.array(curve)
         if regime.name == "figures":  # the level is that of the figures
-            rows += _rows(name, BINS, curve, measured.tolist())
+            rows += make_rows(name, BINS, curve, measured.tolist())
         relative = (published / published[0]).tolist(), (measured / measured[0]).tolist()
-        rows += _rows(f"{name} / first", BINS, *relative)
+        rows += make_rows(f"{name} / first", BINS, *relative)
     return rows
 
 
@@ -224,17 +227,17 @@ def _groups(log: ClickLog, outcomes: _Outcomes) -> list[Row]:
         delay, chance = hours[happened], truth[happened]
         group = np.searchsorted(np.quantile(chance, (0.25, 0.5, 0.75)), chance)
         ones = np.ones_like(delay)
-        mean = _mean_by(group, delay, ones, 4)
-        spread = np.sqrt(np.maximum(_mean_by(group, delay**2, ones, 4) - mean**2, 0.0))
+        mean = mean_by(group, delay, ones, 4)
+        spread = np.sqrt(np.maximum(mean_by(group, delay**2, ones, 4) - mean**2, 0.0))
         means, deviations = np.array(published).T
-        rows += _rows(f"{event} delay mean", GROUPS, means.tolist(), mean.tolist())
-        rows += _rows(f"{event} delay sd", GROUPS, deviations.tolist(), spread.tolist())
+        rows += make_rows(f"{event} delay mean", GROUPS, means.tolist(), mean.tolist())
+        rows += make_rows(f"{event} delay sd", GROUPS, deviations.tolist(), spread.tolist())
         relative = (means / means.mean()).tolist(), (mean / delay.mean()).tolist()
-        rows += _rows(f"{event} delay mean / all", GROUPS, *relative)
+        rows += make_rows(f"{event} delay mean / all", GROUPS, *relative)
     return rows
 
 
-def _mean_by(which: IntArray, values: FloatArray, weights: FloatArray, size: int) -> FloatArray:
+def mean_by(which: IntArray, values: FloatArray, weights: FloatArray, size: int) -> FloatArray:
     """Weighted mean of the values in every class (size,); NaN in an empty one."""
     total = np.bincount(which, weights * values, minlength=size)
     mass = np.bincount(which, weights, minlength=size)
@@ -256,14 +259,7 @@ def describe_command(
     Raises:
         ValueError: a wrong scenario, seed or number of clicks, or a log without events.
     """
-    if seed < 0:
-        raise ValueError(f"--seed: must be >= 0, got {seed}")
-    if clicks is not None:
-        if clicks < 1:
-            raise ValueError(f"--clicks: must be >= 1, got {clicks}")
-        num_ticks = load(name, overrides).world.time.num_ticks
-        overrides = {**overrides, "traffic.impressions_per_tick": clicks / num_ticks}
-    scenario = load(name, overrides)
+    scenario = load_sized(name, seed, clicks, overrides)
     with console.stderr.status(f"generating the click log of {scenario.name}"):
         log = generate(scenario.world, seed)
         rows = describe(log)
@@ -274,12 +270,29 @@ def describe_command(
             records, scenario=scenario.name, clicks=log.click_time.size, regime=regime.name
         )
         return
-    _print(rows)
+    print_panels(rows, PANELS)
     console.stdout.print(_note(log, regime), highlight=False)
 
 
-def _print(rows: list[Row]) -> None:
-    for panel in PANELS:
+def load_sized(name: str, seed: int, clicks: int | None, overrides: dict[str, Any]) -> Scenario:
+    """A scenario with the given expected number of clicks, and a check of the seed.
+
+    Raises:
+        ValueError: a wrong scenario, seed or number of clicks.
+    """
+    if seed < 0:
+        raise ValueError(f"--seed: must be >= 0, got {seed}")
+    if clicks is not None:
+        if clicks < 1:
+            raise ValueError(f"--clicks: must be >= 1, got {clicks}")
+        num_ticks = load(name, overrides).world.time.num_ticks
+        overrides = {**overrides, "traffic.impressions_per_tick": clicks / num_ticks}
+    return load(name, overrides)
+
+
+def print_panels(rows: list[Row], panels: Sequence[Panel]) -> None:
+    """A table per panel that has rows."""
+    for panel in panels:
         cells: dict[str, list[str]] = {}  # by line
         for figure, _ in panel.columns:
             for row in rows:

@@ -51,6 +51,7 @@ ADSIM_ORDER = (
     "env",
     "vector_env",
     "clicklog",
+    "purchaselog",
     "checks",
 )
 

@@ -28,26 +28,26 @@ before the click, a refund before the conversion) or if it is a refund without a
 none and get the published cardinalities.
 """
 
-import gzip
 import json
 import logging
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from adsim.datasets.cascade_chunks import (
-    COLUMN_NAMES,
+from adsim.datasets.blocks import (
+    BLOCK_BYTES,
+    MAX_LINE_BYTES,
     NUM_FEATURES,
-    ClickRecords,
-    cached,
-    cut,
-    join,
-    replacing,
-    to_batch,
+    Sidecar,
+    check_cardinalities,
+    check_count,
+    read_blocks,
+    read_sidecar,
+    writing,
 )
+from adsim.datasets.cascade_chunks import COLUMN_NAMES, ClickRecords, cached, cut, join, to_batch
 from adsim.datasets.cascade_lines import MAX_SECONDS, MISSING, NUM_TIMES, parse_block
 
 # Sizes of the published log's features.
@@ -60,11 +60,8 @@ CHUNK_CLICKS = 2**19
 
 Layout = Literal["auto", "processed", "raw"]
 
-_GZIP_MAGIC = b"\x1f\x8b"  # RFC 1952, section 2.3.1: ID1, ID2
-_GZIP_LEVEL = 4  # 9 takes ten times as long for 5 % less
-_BLOCK_BYTES = 2**22
-_MAX_LINE_BYTES = 2**24
-_MAX_CARDINALITY = 2**31  # ids are int32
+_BLOCK_BYTES = BLOCK_BYTES
+_MAX_LINE_BYTES = MAX_LINE_BYTES
 _UNIX_SECONDS = 10**9  # clicks this late (31 years after day 0) are on the Unix clock
 _CACHE_VERSION = 1  # to be raised when the same file is read differently
 _LOG = logging.getLogger(__name__)
@@ -145,17 +142,17 @@ def read_chunks(
         raise ValueError(f"chunk_clicks: {chunk_clicks} is out of range, must be >= 1")
     path = Path(path)
     files = _files(path, layout)
-    sidecar = _read_sidecar(path)
+    sidecar = read_sidecar(path)
     if not 0 <= start <= MAX_SECONDS:
         raise ValueError(f"start: {start} is out of range, must be in [0, {MAX_SECONDS}]")
     raw = layout == "raw" or (layout == "auto" and (path.is_dir() or _looks_raw(path)))
     if cardinalities is None:
-        cardinalities = sidecar[0] if sidecar else CARDINALITIES
+        cardinalities = sidecar.cardinalities if sidecar else CARDINALITIES
     source = _Source(
         files=files,
-        num_clicks=sidecar[1] if sidecar else None,
+        num_clicks=sidecar.num_clicks if sidecar else None,
         raw=raw,
-        cardinalities=_checked("cardinalities", cardinalities),
+        cardinalities=check_cardinalities("cardinalities", cardinalities),
         start=int(start) if raw else 0,
         strict=bool(strict),
     )
@@ -171,8 +168,8 @@ def find_cardinalities(path: str | Path) -> tuple[int, ...]:
     Raises:
         ValueError: The JSON file is malformed; names the file, the key and the range.
     """
-    sidecar = _read_sidecar(Path(path))
-    return sidecar[0] if sidecar else CARDINALITIES
+    sidecar = read_sidecar(Path(path))
+    return sidecar.cardinalities if sidecar else CARDINALITIES
 
 
 def write(
@@ -190,15 +187,15 @@ def write(
         ValueError: Shapes or types differ, or a value out of range (index from 0). An event at
             second 0 is refused too: the format cannot tell it from a missing one.
     """
-    path, sizes = Path(path), _checked("cardinalities", cardinalities)
+    from pyarrow import csv
+
+    path, sizes = Path(path), check_cardinalities("cardinalities", cardinalities)
     records = ClickRecords._make(np.asarray(column) for column in records)
     _check_records(records, sizes)
-    content = {"cardinalities": sizes, "num_clicks": len(records.click_time)}
-    with replacing(path) as partial:
-        _write_lines(partial, records, compress=path.suffix == ".gz")
-        # Before the log: a write that stops in between leaves a pair that does not match.
-        with replacing(_sidecar_path(path)) as partial_sidecar:
-            partial_sidecar.write_text(json.dumps(content) + "\n", "utf-8")
+    options = csv.WriteOptions(include_header=False, delimiter="\t")
+    with writing(path, Sidecar(sizes, len(records.click_time))) as stream:
+        for chunk in cut([records], CHUNK_CLICKS):
+            csv.write_csv(to_batch(chunk), stream, write_options=options)
 
 
 def _files(path: Path, layout: str) -> tuple[Path, ...]:
@@ -217,86 +214,18 @@ def _files(path: Path, layout: str) -> tuple[Path, ...]:
 
 
 def _looks_raw(path: Path) -> bool:
-    for _, block in _blocks(path):
+    for _, block in read_blocks(path, _BLOCK_BYTES, _MAX_LINE_BYTES):
         first = block.split(b"\n", 1)[0]
         click = first.split(b"\t", 1)[0]
         return b"[" in first or (click.isdigit() and int(click[:20]) >= _UNIX_SECONDS)
     return False
 
 
-def _checked(name: str, cardinalities: object) -> tuple[int, ...]:
-    """Cardinalities as a tuple of Python integers."""
-    sizes = tuple(cardinalities) if isinstance(cardinalities, tuple | list) else ()
-    if len(sizes) != NUM_FEATURES or any(isinstance(size, bool) for size in sizes):
-        raise ValueError(f"{name}: must be {NUM_FEATURES} integers, got {cardinalities!r}")
-    for j, size in enumerate(sizes):
-        if not (isinstance(size, int | np.integer) and 1 <= size <= _MAX_CARDINALITY):
-            limits = f"[1, {_MAX_CARDINALITY}]"
-            raise ValueError(
-                f"{name}[{j}]: {size!r} is out of range, must be an integer in {limits}"
-            )
-    return tuple(int(size) for size in sizes)
-
-
-def _sidecar_path(path: Path) -> Path:
-    return path.with_name(f"{path.name}.json")
-
-
-def _read_sidecar(path: Path) -> tuple[tuple[int, ...], int] | None:
-    """Cardinalities (22,) and number of clicks from the file beside a log, None without one."""
-    sidecar = _sidecar_path(path)
-    if not sidecar.is_file():
-        return None
-    try:
-        content = json.loads(sidecar.read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{sidecar}: not JSON: {error}") from None
-    if not isinstance(content, dict) or not {"cardinalities", "num_clicks"} <= content.keys():
-        raise ValueError(f"{sidecar}: must be an object with the keys cardinalities, num_clicks")
-    count = content["num_clicks"]
-    if type(count) is not int or count < 0:
-        raise ValueError(f"{sidecar}: num_clicks: {count!r} is out of range, must be >= 0")
-    return _checked(f"{sidecar}: cardinalities", content["cardinalities"]), count
-
-
-def _blocks(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Pieces of whole lines, the last newline added if need be, with their first line's number."""
-    line, rest = 1, b""
-    with path.open("rb") as plain:
-        is_gzip = plain.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
-    if not is_gzip and path.suffix == ".gz" and path.stat().st_size:
-        raise ValueError(f"{path}: not a gzip file (no gzip header)")
-    with gzip.open(path) if is_gzip else path.open("rb") as stream:
-        while piece := _read_piece(cast(BinaryIO, stream), path, line):
-            end = piece.rfind(b"\n") + 1
-            if end:
-                block = rest + piece[:end]
-                yield line, block
-                line += block.count(b"\n")
-                rest = piece[end:]
-            else:
-                rest += piece
-            if len(rest) > _MAX_LINE_BYTES:
-                raise ValueError(f"{path}:{line}: line of more than {_MAX_LINE_BYTES} bytes")
-    if rest:
-        yield line, rest + b"\n"
-
-
-def _read_piece(stream: BinaryIO, path: Path, line: int) -> bytes:
-    try:
-        return stream.read(_BLOCK_BYTES)
-    except EOFError:
-        problem = "truncated gzip file"
-    except (gzip.BadGzipFile, zlib.error) as error:
-        problem = f"damaged gzip file ({error})"
-    raise ValueError(f"{path}:{line}: {problem}; not readable from about here on")
-
-
 def _parse_files(source: _Source) -> Iterator[ClickRecords]:
     count = 0
     for path in source.files:
         repaired = 0
-        for first_line, block in _blocks(path):
+        for first_line, block in read_blocks(path, _BLOCK_BYTES, _MAX_LINE_BYTES):
             records, block_repaired = parse_block(
                 *(path, first_line, block, source.cardinalities),
                 **{"raw": source.raw, "start": source.start, "strict": source.strict},
@@ -306,10 +235,7 @@ def _parse_files(source: _Source) -> Iterator[ClickRecords]:
             yield records
         if repaired:
             _LOG.warning("%s: %d impossible events count as missing", path, repaired)
-    if source.num_clicks not in (None, count):
-        path = source.files[0]
-        name = _sidecar_path(path).name
-        raise ValueError(f"{path}: {count} clicks, must be {source.num_clicks} as {name} says")
+    check_count(source.files[0], count, source.num_clicks)
 
 
 def _cache_key(source: _Source) -> str:
@@ -345,15 +271,3 @@ def _check_records(records: ClickRecords, cardinalities: tuple[int, ...]) -> Non
             column = COLUMN_NAMES.index(problem.split()[0])
             value = [*records[:NUM_TIMES], *features.T][column][at]
             raise ValueError(f"records: click {at}: {problem}, got {value}")
-
-
-def _write_lines(target: Path, records: ClickRecords, compress: bool) -> None:
-    from pyarrow import csv
-
-    options = csv.WriteOptions(include_header=False, delimiter="\t")
-    with target.open("wb") as plain:
-        # No name and no time stamp in the file: same log, same bytes.
-        stream = gzip.GzipFile("", "wb", _GZIP_LEVEL, plain, mtime=0) if compress else plain
-        with stream:
-            for chunk in cut([records], CHUNK_CLICKS):
-                csv.write_csv(to_batch(chunk), stream, write_options=options)

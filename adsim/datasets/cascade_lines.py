@@ -12,16 +12,15 @@ from numba import njit
 
 from adsim.datasets.cascade_chunks import COLUMN_NAMES, NUM_FEATURES, ClickRecords
 from adsim.datasets.farmhash import hash_bytes
+from adsim.datasets.literals import NO_INTEGER, integer
 
 NUM_COLUMNS = len(COLUMN_NAMES)
 NUM_TIMES = NUM_COLUMNS - NUM_FEATURES  # click, first conversion, first refund
 MISSING = -1  # the time of an event that is not there
 MAX_SECONDS = 2**53  # integers above are not exact in float64
 
-_TAB, _NEWLINE, _RETURN, _BLANK, _COMMA, _MINUS = (ord(c) for c in "\t\n\r ,-")
-_OPEN, _CLOSE, _SINGLE, _DOUBLE, _NINE, _NOUGHT = (ord(c) for c in "[]'\"90")
-_MAX_DIGITS = 18  # fit into int64
-_BAD = np.iinfo(np.int64).min  # what _integer returns for a text that is no integer
+_TAB, _NEWLINE, _RETURN, _BLANK, _COMMA = (ord(c) for c in "\t\n\r ,")
+_OPEN, _CLOSE, _SINGLE, _DOUBLE = (ord(c) for c in "[]'\"")
 _NAN_HASH = np.uint64(0x878DCA7D8227C6CC)  # fingerprint of "nan", the text of a missing value
 _FINE, _BAD_LINE, _BAD_CELL, _TOO_EARLY, _NO_CAUSE = range(5)
 _SHOWN = 60  # characters of a bad cell that a message repeats
@@ -116,7 +115,7 @@ def _parse(block, cardinalities, raw, start, strict, times, features):
             end = stop - 1 if last and stop > at and block[stop - 1] == _RETURN else stop
             if column < NUM_TIMES:
                 second = _second(block, at, end, column, raw, start)
-                if second == _BAD:
+                if second == NO_INTEGER:
                     return row, column, _BAD_CELL, repaired
                 times[column, row] = second
             else:
@@ -150,21 +149,21 @@ def _event_fault(click, conversion, refund, column):
 
 @njit
 def _second(block, at, end, column, raw, start):
-    """Seconds since day 0 of a time cell; MISSING, or _BAD if it is not one."""
+    """Seconds since day 0 of a time cell; MISSING, or NO_INTEGER if it is not one."""
     if column > 0:
         is_list = True
         if raw:
             at, end, is_list = _element(block, at, end)
         if at == end or not is_list:
             return MISSING
-    second = _integer(block, at, end)
-    if second == _BAD:
-        return _BAD
+    second = integer(block, at, end)
+    if second == NO_INTEGER:
+        return NO_INTEGER
     second -= start
     if second > MAX_SECONDS:
-        return _BAD
+        return NO_INTEGER
     if column == 0:
-        return second if second >= 0 else _BAD
+        return second if second >= 0 else NO_INTEGER
     return second if second > 0 else MISSING
 
 
@@ -175,7 +174,7 @@ def _bucket(block, at, end, cardinality, raw):
         at, end, _ = _element(block, at, end)
         text_hash = hash_bytes(block, at, end - at) if at < end else _NAN_HASH
         return np.int64(text_hash % np.uint64(cardinality))
-    value = _integer(block, at, end)
+    value = integer(block, at, end)
     return value if value < cardinality else -1
 
 
@@ -203,19 +202,3 @@ def _element(block, at, end):
     while stop > at and block[stop - 1] == _BLANK:
         stop -= 1
     return at, stop, True
-
-
-@njit
-def _integer(block, at, end):
-    """Value of an optional minus sign and 1 to 18 digits, _BAD for any other text."""
-    negative = at < end and block[at] == _MINUS
-    if negative:
-        at += 1
-    if not 1 <= end - at <= _MAX_DIGITS:
-        return _BAD
-    value = 0
-    for i in range(at, end):
-        if not _NOUGHT <= block[i] <= _NINE:
-            return _BAD
-        value = 10 * value + np.int64(block[i] - _NOUGHT)
-    return -value if negative else value
