@@ -19,7 +19,7 @@ published code, both in the ranking loss; worlds apart from those of the benchma
 - negatives are drawn in proportion to w-, so that they are distributed as true negatives, and
   positives are also weighted by w+. Paper and code draw by 1 - p, nearly the same for rare
   conversions; of refunds, which are not rare, that leaves out the very negatives that are ranked
-  too high, and the estimates run away;
+  too high (at a refund rate of .5 it cost 0 to .0045 of NetCVR AUC on three worlds);
 - it counts 1/10 in both towers; in the code 1 for conversions (which costs .001 of AUC) and 1/10
   for refunds, in the paper 1.
 
