@@ -6,6 +6,7 @@ the generator is a click. Times are whole seconds since the start of day 0, as i
 
 # ruff: noqa: ANN001, ANN202 - compiled functions: numba infers their types
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -14,10 +15,11 @@ from numpy.typing import NDArray
 
 from adsim.config import WorldConfig
 from adsim.datasets.cascade import ClickRecords
-from adsim.funnel import click_outcome, expectation
+from adsim.funnel import Law, click_outcome, expectation
 from adsim.kernels import CONTEXT, ITEM, TIME, USER, Z_CONVERT, Draw, responses
 from adsim.rng import ID_STRIDE
 from adsim.source import SyntheticSource
+from adsim.structure import Tables
 from adsim.types import FloatArray, IntArray
 
 MISSING = -1  # the time of an event that never happens
@@ -33,6 +35,19 @@ class ClickLog(NamedTuple):
     cardinalities: tuple[int, ...]  # (F,) sizes of the fields
     p_convert: FloatArray  # (C,) truth: P(conversion in its window | click); NaN if unknown
     p_refund: FloatArray  # (C,) truth: P(refund in its window | conversion); NaN if unknown
+
+
+class TickInputs(NamedTuple):
+    """What compiled loops over the impressions of a tick are given first."""
+
+    seed: np.uint64  # of the episode
+    tick: int
+    floats: FloatArray  # of the draws
+    ints: NDArray[np.int32]
+    num_impressions: int
+    tables: Tables  # of the structure
+    offset: FloatArray  # (T, 5) of the clock
+    law: Law
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -63,31 +78,51 @@ def generate(config: WorldConfig, seed: int, *, num_ticks: int | None = None) ->
         seed: of the episode, >= 0.
         num_ticks: stop early; the whole horizon by default.
     """
-    source, zero = SyntheticSource(config, 1), np.array([0])
-    seeds = np.array([seed], dtype=np.uint64)
-    source.reset(zero, seeds)
-    clock, structure = source.clocks[0], source.structures[0]
-    shape, parts = (1, source.num_slots), []
-    for tick in range(config.time.num_ticks if num_ticks is None else num_ticks):
-        drawn = Draw(
-            np.zeros((9, *shape)), np.zeros((3, *shape), dtype=np.int32), np.zeros(1, np.int64)
-        )
-        source.draw(zero, seeds, np.array([tick]), drawn)
-        n = int(drawn.filled[0])
-        times, truth = np.empty((2, n)), np.empty((2, n))
-        _outcomes(
-            *(seeds[0], tick, drawn.floats, drawn.ints, n),
-            *(structure.tables(int(clock.drift_step[tick])), clock.offset, source.law),
-            *(times, truth),
-        )
-        entities = drawn.ints[:, 0, :n]
-        features, _ = source.entity_features(0, entities[USER], entities[CONTEXT], entities[ITEM])
-        parts.append((drawn.floats[TIME, 0, :n], times, features, truth))
+    source, parts = SyntheticSource(config, 1), []
+    ticks = config.time.num_ticks if num_ticks is None else num_ticks
+    for drawn, given in drawn_ticks(source, seed, ticks):
+        real = slice(given.num_impressions)
+        times, truth = np.empty((2, given.num_impressions)), np.empty((2, given.num_impressions))
+        _outcomes(*given, times, truth)
+        features = features_of(source, drawn, real)
+        parts.append((drawn.floats[TIME, 0, real], times, features, truth))
     click, times, features, truth = (
         np.concatenate(columns, axis=axis)
         for columns, axis in zip(zip(*parts, strict=True), (0, 1, 0, 1), strict=True)
     )
     return ClickLog(*_whole_seconds(click, times), features, source.cardinalities, *truth)
+
+
+def drawn_ticks(
+    source: SyntheticSource, seed: int, num_ticks: int
+) -> Iterator[tuple[Draw, TickInputs]]:
+    """The impressions of an episode of one world, tick by tick.
+
+    Args:
+        source: of one world; reset here.
+        seed: of the episode, >= 0.
+        num_ticks: of the episode's beginning.
+
+    Returns:
+        Per tick the draws, and what compiled loops over them are given.
+    """
+    zero, seeds = np.array([0]), np.array([seed], dtype=np.uint64)
+    source.reset(zero, seeds)
+    clock, structure, shape = source.clocks[0], source.structures[0], (1, source.num_slots)
+    for tick in range(num_ticks):
+        drawn = Draw(
+            np.zeros((9, *shape)), np.zeros((3, *shape), dtype=np.int32), np.zeros(1, np.int64)
+        )
+        source.draw(zero, seeds, np.array([tick]), drawn)
+        tables = structure.tables(int(clock.drift_step[tick]))
+        draws = seeds[0], tick, drawn.floats, drawn.ints, int(drawn.filled[0])
+        yield drawn, TickInputs(*draws, tables, clock.offset, source.law)
+
+
+def features_of(source: SyntheticSource, drawn: Draw, rows: slice | IntArray) -> NDArray[np.int32]:
+    """Categorical ids (N, F) of N impressions of a tick."""
+    entities = drawn.ints[:, 0, rows]
+    return source.entity_features(0, entities[USER], entities[CONTEXT], entities[ITEM])[0]
 
 
 def from_records(records: ClickRecords, cardinalities: tuple[int, ...]) -> ClickLog:

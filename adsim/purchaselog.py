@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from adsim.clicklog import MISSING
+from adsim.clicklog import MISSING, drawn_ticks, features_of
 from adsim.config import WorldConfig
 from adsim.funnel import click_outcome, expectation, several_rate
 from adsim.kernels import CONTEXT, ITEM, TIME, USER, Z_CONVERT, Draw, responses
@@ -81,25 +81,15 @@ def generate_purchases(
         num_ticks: stop early; the whole horizon by default. Purchases and refunds of the clicks
             before the end are all in the log, whenever they happen.
     """
-    source, zero = SyntheticSource(config, 1), np.array([0])
-    seeds = np.array([seed], dtype=np.uint64)
-    source.reset(zero, seeds)
-    clock, structure, size = source.clocks[0], source.structures[0], config.purchase.max_purchases
-    shape, parts = (1, source.num_slots), []
-    for tick in range(config.time.num_ticks if num_ticks is None else num_ticks):
-        drawn = Draw(
-            np.zeros((9, *shape)), np.zeros((3, *shape), dtype=np.int32), np.zeros(1, np.int64)
-        )
-        source.draw(zero, seeds, np.array([tick]), drawn)
-        n = int(drawn.filled[0])
+    source, size, parts = SyntheticSource(config, 1), config.purchase.max_purchases, []
+    ticks = config.time.num_ticks if num_ticks is None else num_ticks
+    for drawn, given in drawn_ticks(source, seed, ticks):
+        n = given.num_impressions
         out = _Outcomes(
             *(np.zeros(n, np.int64), np.empty((n, size)), np.empty((n, size))),
             *(np.empty((n, size)), np.empty((2, n))),
         )
-        _fill(
-            *(seeds[0], tick, drawn.floats, drawn.ints, n),
-            *(structure.tables(int(clock.drift_step[tick])), clock.offset, source.law, out),
-        )
+        _fill(*given, out)
         parts.append(_converted(drawn, out, source))
     click, features, number, when, amount, back, truth = (
         np.concatenate(columns, axis=axis)
@@ -116,8 +106,7 @@ def generate_purchases(
 def _converted(drawn: Draw, out: _Outcomes, source: SyntheticSource) -> tuple[np.ndarray, ...]:
     """Columns of a tick's converted clicks: moment, features, number, purchases, truth."""
     kept = np.flatnonzero(out.number)
-    entities = drawn.ints[:, 0, kept]
-    features, _ = source.entity_features(0, entities[USER], entities[CONTEXT], entities[ITEM])
+    features = features_of(source, drawn, kept)
     number = out.number[kept]
     real = np.arange(out.when.shape[1]) < number[:, None]
     purchases = (column[kept][real] for column in (out.when, out.amount, out.back))

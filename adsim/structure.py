@@ -222,7 +222,6 @@ class Structure:
         x_0 ~ N(0, 1), x_{k+1} = a x_k + sqrt(1 - a^2) e_k with a = exp(-step / time constant): the
         exact discretisation; e_k are counter-based in (structure seed, value, step).
         """
-        total = sum(e.fixed.shape[0] for e in self._all_effects())
         config = self.config.drift
         a = np.exp(-config.step_hours / config.time_constant_hours)
         total = sum(effects.fixed.shape[0] for effects in self._all_effects())

@@ -22,7 +22,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike
 
-from adsim.types import BoolArray, FloatArray, IntArray
+from adsim.types import FloatArray, IntArray
+from predictors.metrics import require, vector
 
 TOLERANCE = 0.2  # relative error of a hit
 MIN_LABEL = 1e-8  # currency; smaller labels are replaced where errors are relative to them
@@ -264,30 +265,19 @@ def _pcoc(labels: FloatArray, predictions: FloatArray) -> float:
 
 def _amount_rows(labels: ArrayLike, predictions: ArrayLike) -> tuple[FloatArray, FloatArray]:
     y, p = _rows(labels, predictions)
-    _require("labels", "> 0", y, y > 0)
-    _require("predictions", ">= 0", p, p >= 0)
+    require("labels", "> 0", y, y > 0)
+    require("predictions", ">= 0", p, p >= 0)
     return y, p
 
 
 def _rows(labels: ArrayLike, predictions: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    y, p = _vector("labels", labels), _vector("predictions", predictions)
+    y, p = _finite("labels", labels), _finite("predictions", predictions)
     if y.size != p.size:
         raise ValueError(f"labels and predictions must have one length, got {y.size} and {p.size}")
     return y, p
 
 
-def _vector(name: str, values: ArrayLike) -> FloatArray:
-    array = np.asarray(values)
-    if array.ndim != 1 or array.size == 0:
-        raise ValueError(f"{name} must be one-dimensional and not empty, got shape {array.shape}")
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"{name} must be real numbers, got dtype {array.dtype}")
-    array = array.astype(np.float64, copy=False)
-    _require(name, "finite", array, np.isfinite(array))
+def _finite(name: str, values: ArrayLike) -> FloatArray:
+    array = vector(name, values)
+    require(name, "finite", array, np.isfinite(array))
     return array
-
-
-def _require(name: str, rule: str, values: FloatArray, valid: BoolArray) -> None:
-    if not valid.all():
-        row = int(np.argmin(valid))
-        raise ValueError(f"{name} must be {rule}, got {values[row]} in row {row}")

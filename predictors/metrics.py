@@ -180,7 +180,7 @@ def slice_mean(values: ArrayLike) -> SliceMean:
     Args:
         values: (number of segments,) finite, or NaN where undefined; at least one segment.
     """
-    segments = _vector("values", values)
+    segments = vector("values", values)
     defined = segments[~np.isnan(segments)]
     if np.isinf(defined).any():
         raise ValueError("values must be finite or NaN, got an infinite one")
@@ -241,20 +241,25 @@ def _ece(ranking: _Ranking, bins: int) -> float:
 
 def _probability_rows(labels: ArrayLike, probabilities: ArrayLike) -> tuple[BoolArray, FloatArray]:
     y, p = _rows("probabilities", labels, probabilities)
-    _require("probabilities", "in [0, 1]", p, (p >= 0) & (p <= 1))
+    require("probabilities", "in [0, 1]", p, (p >= 0) & (p <= 1))
     return y, p
 
 
 def _rows(name: str, labels: ArrayLike, predictions: ArrayLike) -> tuple[BoolArray, FloatArray]:
-    y, p = _vector("labels", labels), _vector(name, predictions)
+    y, p = vector("labels", labels), vector(name, predictions)
     if y.size != p.size:
         raise ValueError(f"labels and {name} must have one length, got {y.size} and {p.size}")
-    _require("labels", "0 or 1", y, (y == 0) | (y == 1))
-    _require(name, "numbers, not NaN", p, ~np.isnan(p))
+    require("labels", "0 or 1", y, (y == 0) | (y == 1))
+    require(name, "numbers, not NaN", p, ~np.isnan(p))
     return y == 1, p
 
 
-def _vector(name: str, values: ArrayLike) -> FloatArray:
+def vector(name: str, values: ArrayLike) -> FloatArray:
+    """Numbers as float64 (N,).
+
+    Raises:
+        ValueError: not one-dimensional, empty, or not real numbers; names the argument.
+    """
     array = np.asarray(values)
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"{name} must be one-dimensional and not empty, got shape {array.shape}")
@@ -263,7 +268,8 @@ def _vector(name: str, values: ArrayLike) -> FloatArray:
     return array.astype(np.float64, copy=False)
 
 
-def _require(name: str, rule: str, values: FloatArray, valid: BoolArray) -> None:
+def require(name: str, rule: str, values: FloatArray, valid: BoolArray) -> None:
+    """Raises ValueError with the argument, the rule, and the first value that is not valid."""
     if not valid.all():
         row = int(np.argmin(valid))
         raise ValueError(f"{name} must be {rule}, got {values[row]} in row {row}")

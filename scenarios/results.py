@@ -1,7 +1,6 @@
 """Tables of campaign results: one row per campaign, per tick, per event, per sampled auction."""
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from scipy import stats
+
+from adsim.datasets.blocks import replacing
 
 CONFIDENCE = 0.95
 _SUMMED = (
@@ -135,12 +136,8 @@ def jsonable(value: Any) -> Any:
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Calls write(temporary) and renames: readers never see half a file."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with replacing(path) as partial:
         write(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def save(tables: Tables, folder: Path, run: dict[str, Any]) -> list[Path]:

@@ -8,7 +8,7 @@ import gzip
 import zlib
 from pathlib import Path
 
-_GZIP_MAGIC = b"\x1f\x8b"  # RFC 1952, section 2.3.1: ID1, ID2
+GZIP_MAGIC = b"\x1f\x8b"  # RFC 1952, section 2.3.1: ID1, ID2
 _GZIP_WBITS = 31  # zlib: 15-bit window, gzip header
 _CHUNK_BYTES = 4096  # step of the slow pass that finds where a broken file ends
 
@@ -29,7 +29,7 @@ def read_text(path: str | Path) -> str:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     raw = path.read_bytes()
-    if raw.startswith(_GZIP_MAGIC):
+    if raw.startswith(GZIP_MAGIC):
         raw = _decompress(path, raw)
     elif path.suffix == ".gz":
         raise ValueError(f"{path}: not a gzip file (no gzip header)")

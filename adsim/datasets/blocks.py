@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 
+from adsim.datasets import GZIP_MAGIC
 from adsim.types import IntArray
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ NUM_FEATURES = 22
 BLOCK_BYTES = 2**22
 MAX_LINE_BYTES = 2**24
 
-_GZIP_MAGIC = b"\x1f\x8b"  # RFC 1952, section 2.3.1: ID1, ID2
 _GZIP_LEVEL = 4  # 9 takes ten times as long for 5 % less
 _MAX_CARDINALITY = 2**31  # ids are int32
 
@@ -66,7 +66,7 @@ def read_blocks(
     """
     line, rest = 1, b""
     with path.open("rb") as plain:
-        is_gzip = plain.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+        is_gzip = plain.read(len(GZIP_MAGIC)) == GZIP_MAGIC
     if not is_gzip and path.suffix == ".gz" and path.stat().st_size:
         raise ValueError(f"{path}: not a gzip file (no gzip header)")
     with gzip.open(path) if is_gzip else path.open("rb") as stream:
@@ -88,7 +88,7 @@ def read_blocks(
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` to write to; takes its place if nothing went wrong."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
         partial.replace(path)
@@ -141,6 +141,27 @@ def read_sidecar(path: Path) -> Sidecar | None:
         raise ValueError(f"{sidecar}: num_clicks: {count!r} is out of range, must be >= 0")
     sizes = check_cardinalities(f"{sidecar}: cardinalities", content["cardinalities"])
     return Sidecar(sizes, count)
+
+
+def expected_of(
+    path: Path, cardinalities: tuple[int, ...] | None, published: tuple[int, ...]
+) -> tuple[tuple[int, ...], int | None]:
+    """Sizes (22,) of a log's features, and its number of clicks if that is known.
+
+    Args:
+        path: The log.
+        cardinalities: As the caller says; None: those in the JSON file beside the log, if there is
+            one, or else the published ones.
+        published: Sizes of the published log.
+
+    Raises:
+        ValueError: Sizes out of range, or the JSON file is malformed; names key and range.
+    """
+    sidecar = read_sidecar(path)
+    if cardinalities is None:
+        cardinalities = sidecar.cardinalities if sidecar else published
+    sizes = check_cardinalities("cardinalities", cardinalities)
+    return sizes, sidecar.num_clicks if sidecar else None
 
 
 def check_cardinalities(name: str, cardinalities: object) -> tuple[int, ...]:

@@ -43,8 +43,8 @@ from adsim.datasets.blocks import (
     Sidecar,
     check_cardinalities,
     check_count,
+    expected_of,
     read_blocks,
-    read_sidecar,
     writing,
 )
 from adsim.datasets.cascade_chunks import COLUMN_NAMES, ClickRecords, cached, cut, join, to_batch
@@ -142,17 +142,15 @@ def read_chunks(
         raise ValueError(f"chunk_clicks: {chunk_clicks} is out of range, must be >= 1")
     path = Path(path)
     files = _files(path, layout)
-    sidecar = read_sidecar(path)
+    sizes, num_clicks = expected_of(path, cardinalities, CARDINALITIES)
     if not 0 <= start <= MAX_SECONDS:
         raise ValueError(f"start: {start} is out of range, must be in [0, {MAX_SECONDS}]")
     raw = layout == "raw" or (layout == "auto" and (path.is_dir() or _looks_raw(path)))
-    if cardinalities is None:
-        cardinalities = sidecar.cardinalities if sidecar else CARDINALITIES
     source = _Source(
         files=files,
-        num_clicks=sidecar.num_clicks if sidecar else None,
+        num_clicks=num_clicks,
         raw=raw,
-        cardinalities=check_cardinalities("cardinalities", cardinalities),
+        cardinalities=sizes,
         start=int(start) if raw else 0,
         strict=bool(strict),
     )
@@ -168,8 +166,7 @@ def find_cardinalities(path: str | Path) -> tuple[int, ...]:
     Raises:
         ValueError: The JSON file is malformed; names the file, the key and the range.
     """
-    sidecar = read_sidecar(Path(path))
-    return sidecar.cardinalities if sidecar else CARDINALITIES
+    return expected_of(Path(path), None, CARDINALITIES)[0]
 
 
 def write(

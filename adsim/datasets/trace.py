@@ -44,8 +44,8 @@ from adsim.datasets.blocks import (
     Sidecar,
     check_cardinalities,
     check_count,
+    expected_of,
     read_blocks,
-    read_sidecar,
     writing,
 )
 from adsim.datasets.cascade_lines import MAX_SECONDS
@@ -153,13 +153,11 @@ def read_chunks(
     if chunk_clicks < 1:
         raise ValueError(f"chunk_clicks: {chunk_clicks} is out of range, must be >= 1")
     path = _file(path)
-    sidecar = read_sidecar(path)
-    if cardinalities is None:
-        cardinalities = sidecar.cardinalities if sidecar else CARDINALITIES
+    sizes, num_clicks = expected_of(path, cardinalities, CARDINALITIES)
     source = _Source(
         path=path,
-        num_clicks=sidecar.num_clicks if sidecar else None,
-        cardinalities=check_cardinalities("cardinalities", cardinalities),
+        num_clicks=num_clicks,
+        cardinalities=sizes,
         strict=bool(strict),
         check_derived=bool(check_derived),
         hashed=False,
@@ -210,8 +208,7 @@ def find_cardinalities(path: str | Path) -> tuple[int, ...]:
     Raises:
         ValueError: The JSON file is malformed; names the file, the key and the range.
     """
-    sidecar = read_sidecar(Path(path))
-    return sidecar.cardinalities if sidecar else CARDINALITIES
+    return expected_of(Path(path), None, CARDINALITIES)[0]
 
 
 def write(
