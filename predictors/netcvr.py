@@ -32,6 +32,7 @@ from predictors.nets import (
     probabilities,
     state_arrays,
 )
+from predictors.open_clicks import HOUR_SECONDS, OpenClicks
 from predictors.pretraining import (
     DelayModel,
     NetCVRConfig,
@@ -42,7 +43,7 @@ from predictors.pretraining import (
     new_towers,
     save_arrays,
 )
-from predictors.stream import HOUR_SECONDS, OpenClicks, Split, batches
+from predictors.stream import Split, batches
 
 _LEAST_PART = 4  # of a batch: fewer rows are not trained on
 _STREAM_SEED = 1  # of draws during the stream, apart from those of the pre-training

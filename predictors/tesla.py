@@ -44,8 +44,8 @@ from predictors.base import register_predictor
 from predictors.delivery import Rows, Windows
 from predictors.netcvr import Batch, NetCVRPredictor, Untrained
 from predictors.nets import TwoTowers, bce, probabilities, weighted_bce
+from predictors.open_clicks import OpenClicks
 from predictors.pretraining import DelayModel, NetCVRConfig, Pretraining
-from predictors.stream import OpenClicks
 
 MIN_WEIGHT, ALPHA = 1.0, 1.0  # delay weights of the ranking loss lie in (w_min, w_min + alpha)
 DRAWS_CVR, DRAWS_REFUND = 50, 5  # negatives per positive

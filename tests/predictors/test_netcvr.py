@@ -23,7 +23,8 @@ from small_predictors import (
 from adsim.clicklog import MISSING
 from predictors import PREDICTORS, Pretraining, load_predictor
 from predictors.delivery import RULES, Windows, deliver
-from predictors.stream import LogStream, OpenClicks, run_stream
+from predictors.open_clicks import OpenClicks
+from predictors.stream import LogStream, run_stream
 
 ALL = pytest.mark.parametrize("name", NAMES)
 BOTH = pytest.mark.parametrize("quirks", [False, True], ids=["papers", "published"])

@@ -7,7 +7,8 @@ from adsim.checks import collect_windows
 from adsim.clicklog import MISSING
 from adsim.types import AuctionResult, EventBatch, EventKind, Impressions, Window
 from predictors.delivery import RULES, Windows, deliver
-from predictors.stream import HOUR_SECONDS, LogStream, OpenClicks, Split, whole_seconds
+from predictors.open_clicks import HOUR_SECONDS, OpenClicks, whole_seconds
+from predictors.stream import LogStream, Split
 from scenarios.build import make_auction_env
 
 DAY = 86_400

@@ -10,7 +10,8 @@ from adsim.clicklog import MISSING
 from predictors import load_predictor
 from predictors.delivery import RULES, Rows, Windows, deliver
 from predictors.nets import weighted_bce
-from predictors.stream import LogStream, OpenClicks, Split, run_stream
+from predictors.open_clicks import OpenClicks
+from predictors.stream import LogStream, Split, run_stream
 from predictors.tesla import BLOCK_SECONDS, MAX_FACTOR, online_weights, traffic_offsets
 
 DAY, HALF = 86_400, 21_600
