@@ -2,7 +2,8 @@
 
 from predictors import netcvr_baselines
 from predictors.base import CORRECTORS, PREDICTORS
-from predictors.netcvr import NetCVRPredictor, load_predictor
+from predictors.netcvr import NetCVRPredictor
+from predictors.neural import load_predictor
 from predictors.oracle import OraclePredictor
 from predictors.pretraining import NetCVRConfig, Pretraining
 from predictors.rates import RunningRatePredictor

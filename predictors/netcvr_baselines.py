@@ -29,9 +29,10 @@ from torch.nn.functional import softplus
 
 from predictors.base import register_predictor
 from predictors.delivery import DAY_SECONDS, Rows, head_labels
-from predictors.netcvr import Batch, NetCVRPredictor, Untrained
+from predictors.netcvr import Batch, NetCVRPredictor
 from predictors.nets import TwoTowers, bce, probabilities, weighted_bce
-from predictors.pretraining import Pretraining, descend, new_towers
+from predictors.pretraining import Pretraining, new_towers
+from predictors.training import descend
 
 PROBABILITY_FLOOR = 1e-6  # published clamp of delay models' probabilities
 MAX_WEIGHT = 20.0  # of DEFER's positives
@@ -89,7 +90,7 @@ class BatchDelayed(NetCVRPredictor):
 class _WithDelayModel(NetCVRPredictor):
     """Has a frozen model of (truly negative | none in the window, conversion after the window)."""
 
-    def _build(self, pretraining: Pretraining | Untrained) -> None:
+    def _build(self, pretraining: Pretraining) -> None:
         super()._build(pretraining)
         self._freeze("delays", pretraining.delays("tn_dp", self.config))
 
@@ -124,7 +125,7 @@ class FakeNegativeWeighted(NetCVRPredictor):
 
     name, rule = "fnw", "fnw"
 
-    def _build(self, pretraining: Pretraining | Untrained) -> None:
+    def _build(self, pretraining: Pretraining) -> None:
         super()._build(pretraining)
         if self.config.official_quirks:
             self._freeze("main", pretraining.main(self.config))
@@ -268,7 +269,7 @@ class MultiInterval(NetCVRPredictor):
 
     name, rule = "miss", "miss"
 
-    def _build(self, pretraining: Pretraining | Untrained) -> None:
+    def _build(self, pretraining: Pretraining) -> None:
         super()._build(pretraining)
         start = pretraining.main(self.config)
         assert isinstance(start, TwoTowers)
@@ -356,7 +357,7 @@ class FollowUpSatellites(NetCVRPredictor):
 
     name, rule = "dfsn", "dfsn"
 
-    def _build(self, pretraining: Pretraining | Untrained) -> None:
+    def _build(self, pretraining: Pretraining) -> None:
         super()._build(pretraining)
         start = self.nets["main"].state_dict()
         for name in ("feature", "unbias"):

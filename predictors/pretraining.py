@@ -1,24 +1,18 @@
 """Networks trained on the days before a stream: main models and models of the feedback delays.
 
-Methods that are compared start from the same networks: a `Pretraining` trains each one it is asked
-for once, and keeps it.
-
 Source: TESLA, arXiv:2601.19965, sections 4.2 and 5.1, and its published code (alimama-tech/NetCVR).
 """
 
-import hashlib
-import json
-import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from adsim.clicklog import ClickLog
+from predictors.arrays import save_arrays as save_arrays
 from predictors.delivery import Windows, final_labels
 from predictors.nets import (
     Fields,
@@ -26,13 +20,18 @@ from predictors.nets import (
     Tables,
     TowerNet,
     TwoTowers,
-    adam,
     bce,
-    frozen,
-    load_state,
-    state_arrays,
 )
 from predictors.stream import Split, batches
+from predictors.training import (
+    BasePretraining,
+    NeuralConfig,
+    Rate,
+    Size,
+    Untrained,
+    descend,
+    seeded,
+)
 
 DelayModel = Literal["pay_late", "refund_late", "pay", "refund", "tn_dp"]
 """What the outputs of a delay model are.
@@ -44,23 +43,20 @@ refund: the same for the refund of a conversion.
 tn_dp: P(no conversion | none in the window), P(conversion after the window).
 """
 
-LEAST_STEPS, MIN_BATCH = 100, 32  # of an epoch
 MONITORED_MOMENTUM = 0.19  # two updates with momentum .1: 1 - .9^2
+# Settings that every network depends on.
+_ALWAYS = {"windows", "embedding_dim", "embedding_sd", "widths", "batch_size"}
+_ALWAYS |= {"official_quirks", "pretrain_learning_rate"}
 _TINY = 1e-6  # of published denominators
 
-Net = TypeVar("Net", bound=nn.Module)
 Towers = TypeVar("Towers", bound=TwoTowers)
-Rate = Annotated[float, Field(gt=0, le=1)]
-Size = Annotated[int, Field(ge=1)]
 
 
-class NetCVRConfig(BaseModel):
+class NetCVRConfig(NeuralConfig):
     """Settings of the neural NetCVR predictors.
 
     Published sizes are in brackets where they differ: they suit millions of clicks a day.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     windows: Windows = Windows()
     """Attribution and observation windows, seconds."""
@@ -68,6 +64,10 @@ class NetCVRConfig(BaseModel):
     """Columns of an embedding set (32)."""
     embedding_sd: Annotated[float, Field(gt=0)] = 0.1
     """Standard deviation of initial embeddings (1: noise for ids that are seldom seen)."""
+    batch_size: Annotated[int, Field(ge=4)] = 256
+    """Rows of a training step (5000)."""
+    pretrain_learning_rate: Rate = 1e-2
+    """Of all networks trained before the stream (5e-2)."""
     widths: tuple[Size, ...] = (256, 256, 128)
     """Hidden layers of a tower."""
     tables: Tables = "hybrid"
@@ -76,14 +76,6 @@ class NetCVRConfig(BaseModel):
     """The second tower estimates the refund rate, or NetCVR itself."""
     train_refund_embeddings: bool = True
     """False: the refund tower reads embeddings that it does not train."""
-    batch_size: Annotated[int, Field(ge=4)] = 256
-    """Rows of a training step (5000)."""
-    learning_rate: Rate | None = None
-    """Of the stream; None: the method's own."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Of the stream."""
-    pretrain_learning_rate: Rate = 1e-2
-    """Of all networks trained before the stream (5e-2)."""
     pretrain_attribution: Size | None = None
     """Attribution window of pre-training labels, seconds; None: that of `windows`."""
     delay_attribution: Size | None = None
@@ -109,13 +101,6 @@ class NetCVRConfig(BaseModel):
         return self.windows._replace(conversion_attribution=seconds, refund_attribution=seconds)
 
 
-def seeded(seed: int, make: Callable[[], Net]) -> Net:
-    """A network with weights drawn from a seed; torch's global generator is left as it was."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        return make()
-
-
 def new_towers(
     fields: Fields, config: NetCVRConfig, seed: int, cls: type[Towers] = TwoTowers
 ) -> Towers:
@@ -130,18 +115,13 @@ def new_delay_net(fields: Fields, model: DelayModel, config: NetCVRConfig, seed:
     return seeded(seed, lambda: TowerNet(fields, config.sizes, outputs))
 
 
-class Pretraining:
+class Pretraining(BasePretraining):
     """Trains networks on the clicks of the first days of a history, each once.
 
-    Args:
-        history: known before the stream starts; its first days have their final labels.
-        split: which days these are.
-        seed: of initial weights and of the order of the rows.
-        device: torch device.
-        cache: folder in which trained networks are kept (npz) and looked up; for one history.
+    Args and errors are those of `BasePretraining`.
 
     Raises:
-        ValueError: no click to train on; or labels that the start of the stream cuts off.
+        ValueError: labels that the start of the stream cuts off, when a network is asked for.
     """
 
     def __init__(
@@ -153,61 +133,21 @@ class Pretraining:
         device: str = "cpu",
         cache: Path | None = None,
     ) -> None:
-        self.history, self.split, self.seed = history, split, seed
-        self.device, self._cache = torch.device(device), cache
-        if cache is not None:
-            cache.mkdir(parents=True, exist_ok=True)
-        self.fields = Fields(history.cardinalities)
-        self._rows = split.pretrain(history.click_time)
-        if self._rows.stop == 0:
-            raise ValueError(f"history must have clicks before day {split.pretrain_days}")
-        self._ids = self.fields.encode(history.features[self._rows]).to(self.device)
-        self._made: dict[str, nn.Module] = {}
+        super().__init__(history, split, seed=seed, device=device, cache=cache)
+        self.history = history
 
     def main(self, config: NetCVRConfig) -> nn.Module:
         """The pre-trained two-tower network; frozen."""
-        net = new_towers(self.fields, config, self.seed).to(self.device)
+        net = new_towers(self.fields, config, self.seed)
         used = {"tables", "head", "train_refund_embeddings", "pretrain_attribution"}
-        return self._trained("main", config, used, net, self._fit_main)
+        settings = config.model_dump(mode="json", include=used | _ALWAYS)
+        return self._trained("main", settings, net, lambda net: self._fit_main(net, config))
 
     def delays(self, model: DelayModel, config: NetCVRConfig) -> nn.Module:
         """A trained delay model; frozen."""
-        net = new_delay_net(self.fields, model, config, self.seed).to(self.device)
-
-        def fit(net: nn.Module, config: NetCVRConfig) -> None:
-            self._fit_delays(net, model, config)
-
-        return self._trained(model, config, {"delay_attribution"}, net, fit)
-
-    def _trained(
-        self,
-        name: str,
-        config: NetCVRConfig,
-        used: set[str],
-        net: nn.Module,
-        fit: Callable[[nn.Module, NetCVRConfig], None],
-    ) -> nn.Module:
-        """Looks a network up by the settings that determine it, or trains it."""
-        always = {"windows", "embedding_dim", "embedding_sd", "widths", "batch_size"}
-        always |= {"official_quirks", "pretrain_learning_rate"}
-        settings = {
-            "name": name,
-            "seed": self.seed,
-            "pretrain_days": self.split.pretrain_days,
-            **config.model_dump(include=used | always),
-        }
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-        key = f"{name}_{digest}"
-        if key not in self._made:
-            file = self._cache / f"{key}.npz" if self._cache else None
-            if file is not None and file.is_file():
-                load_state(net, load_arrays(file))
-            else:
-                fit(net, config)
-                if file is not None:
-                    save_arrays(file, state_arrays(net))
-            self._made[key] = frozen(net)
-        return self._made[key]
+        net = new_delay_net(self.fields, model, config, self.seed)
+        settings = config.model_dump(mode="json", include={"delay_attribution"} | _ALWAYS)
+        return self._trained(model, settings, net, lambda net: self._fit_delays(net, model, config))
 
     def _fit_main(self, net: nn.Module, config: NetCVRConfig) -> None:
         assert isinstance(net, TwoTowers)
@@ -266,28 +206,6 @@ class Pretraining:
             raise ValueError(f"history must have events to learn the delay model {model!r} from")
         return rows, positive, positive & (delay < observed), positive & (delay > observed)
 
-    def _epoch(
-        self, net: nn.Module, count: int, config: NetCVRConfig, *, settling: bool
-    ) -> Iterator[tuple[Tensor, torch.optim.Optimizer]]:
-        """Rows of the batches of one epoch, with the optimiser; a lone row is left out.
-
-        `settling`: the learning rate falls to 0, and few rows are cut in smaller batches, so that
-        the last steps' noise does not spoil the calibration of networks that will not learn again.
-        The published code does neither.
-        """
-        size = config.batch_size
-        if settling:
-            size = min(size, max(MIN_BATCH, count // LEAST_STEPS))
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(self.seed))
-        parts = list(batches(count, size))
-        optimiser = adam(net.parameters(), config.pretrain_learning_rate)
-        for step, part in enumerate(parts):
-            if settling:
-                for group in optimiser.param_groups:
-                    group["lr"] = config.pretrain_learning_rate * (1 - step / len(parts))
-            if part.stop - part.start > 1:
-                yield order[part].to(self.device), optimiser
-
 
 @torch.no_grad()
 def settle(net: nn.Module, ids: Tensor, rows: int = 4096) -> None:
@@ -310,34 +228,5 @@ def _masked_mean(logit: Tensor, label: Tensor, mask: Tensor) -> Tensor:
     return bce(logit, label, mask) * len(mask) / (mask.sum() + _TINY)
 
 
-def descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One optimiser step; parameters that the loss does not reach stay as they are."""
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    optimiser.step()
-
-
-def save_arrays(file: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes an npz file; an interrupted write leaves the old one, or none."""
-    part = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with part.open("wb") as out:
-            np.savez(out, **arrays)  # pyright: ignore[reportArgumentType]
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def load_arrays(file: Path) -> dict[str, np.ndarray]:
-    """Reads an npz file; nothing in it is executed.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or no npz file; names it.
-    """
-    with file.open("rb") as opened:
-        try:
-            with np.load(opened, allow_pickle=False) as arrays:
-                return dict(arrays)
-        except Exception as error:  # whatever the readers of zip files and arrays stumble over
-            raise ValueError(f"{file}: damaged, or not an npz file ({error})") from error
+class UntrainedNetCVR(Untrained, Pretraining):
+    """Networks of the shapes that `Pretraining` trains, to be filled from a file."""

@@ -42,7 +42,7 @@ from torch.nn.functional import softplus
 from adsim.types import FloatArray
 from predictors.base import register_predictor
 from predictors.delivery import Rows, Windows
-from predictors.netcvr import Batch, NetCVRPredictor, Untrained
+from predictors.netcvr import Batch, NetCVRPredictor
 from predictors.nets import TwoTowers, bce, probabilities, weighted_bce
 from predictors.open_clicks import OpenClicks
 from predictors.pretraining import DelayModel, NetCVRConfig, Pretraining
@@ -97,7 +97,7 @@ class Tesla(NetCVRPredictor):
         """Delivery rule."""
         return "tesla" if self.config.refund_window else "es_dfm"
 
-    def _build(self, pretraining: Pretraining | Untrained) -> None:
+    def _build(self, pretraining: Pretraining) -> None:
         super()._build(pretraining)
         towers = ["pay"] + ["refund"] * self.config.debiases_refunds
         if not self.config.official_quirks:

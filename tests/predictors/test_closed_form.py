@@ -13,8 +13,9 @@ from torch import nn
 from adsim.clicklog import MISSING
 from predictors import PREDICTORS, NetCVRConfig
 from predictors.delivery import RULES, Trajectory, Windows, deliver
-from predictors.netcvr import Batch, NetCVRPredictor, Untrained
+from predictors.netcvr import Batch, NetCVRPredictor
 from predictors.nets import Fields
+from predictors.pretraining import UntrainedNetCVR
 from predictors.tesla import online_weights
 
 P_V, F_V, P_R, F_R = 0.066, 0.27, 0.245, 0.545  # conversion, in its window, refund, in its window
@@ -57,7 +58,7 @@ class Cell:
         known = make.config_class.model_fields.keys() & plain.keys()  # some are of TESLA only
         settings = {key: plain[key] for key in known} | settings
         predictor = make(LOG.cardinalities, make.config_class(**settings))
-        predictor._build(Untrained(Fields(LOG.cardinalities), 0))
+        predictor._build(UntrainedNetCVR(Fields(LOG.cardinalities), 0))
         frozen = predictor.frozen
         if "main" in frozen:
             say(frozen["main"].cvr, stale)
@@ -325,7 +326,7 @@ def test_defuse_takes_a_conversion_in_the_last_second_of_the_window_as_in_it(win
     log = make_log([0, 0], [window, window + 1], [MISSING, MISSING])
     settings = NetCVRConfig(embedding_dim=1, widths=(2,), windows=windows)
     predictor = PREDICTORS["defuse"](log.cardinalities, settings)
-    predictor._build(Untrained(predictor.fields, 0))
+    predictor._build(UntrainedNetCVR(predictor.fields, 0))
     say(predictor.frozen["delays"].tower, 0.5, 0.5)
     rows = deliver(log, windows, RULES["defuse"])
     rows = type(rows)(*(column[rows.pay_label == 1] for column in rows))

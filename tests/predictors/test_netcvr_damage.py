@@ -18,7 +18,7 @@ from small_predictors import (
 )
 
 from predictors import NetCVRConfig, Pretraining, load_predictor
-from predictors.pretraining import load_arrays
+from predictors.arrays import load_arrays
 from predictors.stream import LogStream
 
 

@@ -20,7 +20,7 @@ from predictors.nets import (
     tower,
     weighted_bce,
 )
-from predictors.pretraining import descend, seeded
+from predictors.training import descend, seeded
 
 FIELDS, SIZES = Fields((3, 2)), Sizes(4, 1.0, (8, 6), 0.1)
 NEVER = np.iinfo(np.int32).max
