@@ -95,6 +95,8 @@ class HeadConfig(Model):
     """Standard deviation of the summed main effects over impressions, logits."""
     interaction_sd: NonNegative = 0.0
     """Standard deviation of the user x item x scene interaction, logits."""
+    drift_share: Probability | None = None
+    """Share of this response's main-effect variance that drifts; None: `drift.share`."""
 
 
 class EffectsConfig(Model):
@@ -196,6 +198,8 @@ class PurchaseConfig(Model):
     """1: log-normal list prices. d > 1: x ~ N(0, 1) becomes sinh(d asinh x) / d, longer tails."""
     repurchase_rate: Annotated[float, Field(ge=0, lt=1)] = 0.5355
     """Mean share of converted clicks with more than one purchase (READER: .5355)."""
+    price_dependence: Finite = 0.0
+    """Effect on the repurchase logit of one standard deviation of the item's log list price."""
     continuation: Annotated[float, Field(ge=0, lt=1)] = 0.25
     """Probability of yet another purchase after the second and later ones."""
     max_purchases: Annotated[int, Field(ge=1, le=32)] = 8

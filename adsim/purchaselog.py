@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from adsim.clicklog import MISSING, drawn_ticks, features_of
 from adsim.config import WorldConfig
+from adsim.datasets.trace import PurchaseRecords
+from adsim.datasets.trace_chunks import to_offset
 from adsim.funnel import click_outcome, expectation, several_rate
 from adsim.kernels import CONTEXT, ITEM, TIME, USER, Z_CONVERT, Draw, responses
 from adsim.rng import ID_STRIDE
@@ -37,6 +39,7 @@ class PurchaseLog(NamedTuple):
     refund_time: IntArray  # (P,) seconds, MISSING if the purchase is kept
     gmv_truth: FloatArray  # (C,) truth: E[GMV in the window | conversion]; NaN if unknown
     p_repurchase: FloatArray  # (C,) truth: P(more than one purchase | conversion); NaN if unknown
+    net_gmv_truth: FloatArray  # (C,) truth: E[GMV - refunds | conversion]; NaN if unknown
 
 
 class _Outcomes(NamedTuple):
@@ -46,7 +49,7 @@ class _Outcomes(NamedTuple):
     when: FloatArray  # (n, K) hours from click to purchase
     amount: FloatArray  # (n, K) currency
     back: FloatArray  # (n, K) hours from purchase to refund, infinity if it is kept
-    truth: FloatArray  # (2, n) E[GMV | conversion], P(more than one purchase | conversion)
+    truth: FloatArray  # (3, n) `gmv_truth`, `p_repurchase` and `net_gmv_truth`
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -56,9 +59,10 @@ def _fill(seed, tick, floats, ints, count, tables, offset, law, out):
         item = ints[ITEM, 0, i]
         r, g, q = responses(tables, offset, tick, ints[USER, 0, i], ints[CONTEXT, 0, i], item)
         z_v, time, price = floats[Z_CONVERT, 0, i], floats[TIME, 0, i], tables.list_price[item]
-        p_convert, _, gmv, _ = expectation(law, z_v, r, g, q)
+        p_convert, _, gmv, net_gmv = expectation(law, z_v, r, g, q)
         out.truth[0, i] = gmv * price / p_convert
         out.truth[1, i] = several_rate(law, z_v, q)
+        out.truth[2, i] = net_gmv * price / p_convert
         impression = np.uint64(tick * ID_STRIDE + i)
         when, back = out.when[i], out.back[i]
         n = click_outcome(
@@ -87,7 +91,7 @@ def generate_purchases(
         n = given.num_impressions
         out = _Outcomes(
             *(np.zeros(n, np.int64), np.empty((n, size)), np.empty((n, size))),
-            *(np.empty((n, size)), np.empty((2, n))),
+            *(np.empty((n, size)), np.empty((3, n))),
         )
         _fill(*given, out)
         parts.append(_converted(drawn, out, source))
@@ -100,6 +104,38 @@ def generate_purchases(
     bought, refunded = _whole_seconds(np.repeat(click, number), when, back, config)
     return PurchaseLog(
         *(click, features, source.cardinalities, offset, bought, amount, refunded), *truth
+    )
+
+
+def from_trace(records: PurchaseRecords, cardinalities: tuple[int, ...]) -> PurchaseLog:
+    """A log read from a file, in order of click time; equal times keep the order of the file.
+
+    Args:
+        records: as `adsim.datasets.trace.read` returns them.
+        cardinalities: (F,) sizes of the features, as `find_cardinalities` of that module says.
+
+    Returns:
+        The log, without refunds; its truth is unknown (NaN).
+
+    Raises:
+        ValueError: the features and the cardinalities differ in number.
+    """
+    count, num_features = records.features.shape
+    if len(cardinalities) != num_features:
+        raise ValueError(f"cardinalities: must be {num_features} sizes, got {len(cardinalities)}")
+    order = np.argsort(records.click_time, kind="stable")
+    number = np.diff(records.offset)[order]
+    offset = to_offset(number)
+    bought = np.arange(offset[-1]) + np.repeat(records.offset[order] - offset[:-1], number)
+    return PurchaseLog(
+        records.click_time[order],
+        records.features[order],
+        tuple(cardinalities),
+        offset,
+        records.purchase_time[bought],
+        records.amount[bought],
+        np.full(bought.size, MISSING),
+        *np.full((3, count), np.nan),
     )
 
 

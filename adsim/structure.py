@@ -85,6 +85,7 @@ class Structure:
         self.list_price = purchase.list_price * np.exp(
             purchase.list_price_sd * stretch(spread, purchase.list_price_tail)
         )
+        self._price_effect = purchase.price_dependence * spread  # on the repurchase logit
         self.rival_noise = rng.standard_normal((2 * NOISE_DIM, self._num_advertisers()))
         self.scene_price = config.market.landscape.scene_sd * rng.standard_normal(
             entities.num_scenes
@@ -178,7 +179,7 @@ class Structure:
             values[present] /= np.where(spread > _NO_SPREAD, spread, np.inf)
         value_field = np.repeat(np.arange(num_fields), sizes)
         scaled = np.sqrt(field_share)[value_field][:, None] * sd
-        drift = self.config.drift.share
+        drift = self._drift_shares()
         fixed = np.sqrt(1.0 - drift) * scaled * values
         if id_share is None:
             scene = value_field == 0
@@ -186,6 +187,12 @@ class Structure:
                 np.array([1.0, 1.0, 0.0, 0.0, 0.0]) * self.config.effects.scene_sd * values[scene]
             )
         return FieldEffects(fixed, np.sqrt(drift) * scaled, rows)
+
+    def _drift_shares(self) -> FloatArray:
+        """Share (5,) of the responses' main-effect variance that drifts."""
+        shares = [getattr(self.config.effects, head).drift_share for head in HEADS]
+        usual = self.config.drift.share
+        return np.array([usual if share is None else share for share in shares])
 
     def _draw_interactions(self, rng: np.random.Generator) -> None:
         """User latents of unit variance, and item weights that scenes modulate."""
@@ -243,7 +250,7 @@ class Structure:
     def main_effects(self, step: int) -> list[FloatArray]:
         """Partial sums (n, 5) of users, items and contexts at a drift step."""
         sums, start = [], 0
-        state = self.drift_state(step) if self.config.drift.share > 0 else None
+        state = self.drift_state(step) if self._drift_shares().any() else None
         for effects in self._all_effects():
             stop = start + effects.fixed.shape[0]
             values = effects.fixed
@@ -251,6 +258,7 @@ class Structure:
                 values = values + effects.drifting * state[start:stop]
             sums.append(sum_rows(values, effects.rows))
             start = stop
+        sums[1][:, 4] += self._price_effect
         return sums
 
     def tables(self, step: int) -> Tables:

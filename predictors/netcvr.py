@@ -47,7 +47,7 @@ class NetCVRPredictor(NeuralPredictor[Batch]):
     """
 
     targets = frozenset({Target.CVR, Target.REFUND_RATE, Target.NET_CVR})
-    rule: ClassVar[str]  # in `RULES`
+    rule: str  # in `RULES`
     # Of 3e-4, 1e-3, 3e-3 and 1e-2 that with the best NetCVR AUC, on average over two worlds that no
     # benchmark uses (cascade, seed 1001; cascade_high_refund, seed 1000; 14,000 clicks a day).
     learning_rate: ClassVar[float] = 3e-3

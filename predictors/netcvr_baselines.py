@@ -22,15 +22,15 @@ Sources:
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from predictors.base import register_predictor
-from predictors.delivery import DAY_SECONDS, Rows, head_labels
+from predictors.delivery import Rows, head_labels
 from predictors.netcvr import Batch, NetCVRPredictor
 from predictors.nets import TwoTowers, bce, probabilities, weighted_bce
+from predictors.neural import DailyLots
 from predictors.pretraining import Pretraining, new_towers
 from predictors.training import descend
 
@@ -57,34 +57,13 @@ class TrainedOracle(NetCVRPredictor):
 
 
 @register_predictor("bdl")
-class BatchDelayed(NetCVRPredictor):
+class BatchDelayed(DailyLots[Batch], NetCVRPredictor):
     """Waits for final labels, and trains once a day on the rows of the past day, shuffled.
 
     The day's model is ready one window after the day has ended.
     """
 
     name, rule = "bdl", "bdl"
-
-    def _reset(self) -> None:
-        super()._reset()
-        self._day_end = -1  # second after which the running day's rows are trained on; -1: none
-
-    def _learn(self) -> None:
-        if self._day_end < 0:
-            self._day_end = self.open.since + DAY_SECONDS
-        if self.open.since >= self._day_end:
-            self._day_end += DAY_SECONDS * (1 + (self.open.since - self._day_end) // DAY_SECONDS)
-            rows = self._held.pop(self.rule)
-            order = torch.randperm(len(rows.pay), generator=self.generator, device=self.device)
-            self._train(rows.rows(order), self.rule, self._step)
-        self._held[self.rule] = self._due(self.rule)
-
-    def _more_state(self) -> dict[str, dict[str, np.ndarray]]:
-        return {"bdl": {"day_end": np.array(self._day_end)}}
-
-    def _set_state(self, about: dict, parts: dict[str, dict[str, np.ndarray]]) -> None:
-        super()._set_state(about, parts)
-        self._day_end = int(parts["bdl"]["day_end"])
 
 
 class _WithDelayModel(NetCVRPredictor):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from adsim.types import Estimate, Impressions, Target, Window
 from predictors.arrays import load_arrays, save_arrays
 from predictors.base import PREDICTORS
+from predictors.delivery import DAY_SECONDS
 from predictors.nets import (
     Fields,
     adam,
@@ -68,7 +69,7 @@ class NeuralPredictor(Generic[RowsT]):
     targets: ClassVar[frozenset[Target]]
     privileged = False
     name: ClassVar[str]  # in `PREDICTORS`
-    rule: ClassVar[str]  # which rows it trains on
+    rule: str  # which rows it trains on
     learning_rate: ClassVar[float]
     config_class: ClassVar[Any]  # of `config`, a `NeuralConfig`
     pretraining_class: ClassVar[type[BasePretraining]]
@@ -282,6 +283,34 @@ class NeuralPredictor(Generic[RowsT]):
             if part.startswith("held_"):
                 columns = {k: torch.from_numpy(v).to(self.device) for k, v in arrays.items()}
                 self._held[part.removeprefix("held_")] = self.rows_class(**columns)
+
+
+class DailyLots(NeuralPredictor[RowsT]):
+    """Trains once a day on the rows that became due in the past day, shuffled.
+
+    The day's model is ready one window after the day has ended.
+    """
+
+    def _reset(self) -> None:
+        super()._reset()
+        self._day_end = -1  # second after which the running day's rows are trained on; -1: none
+
+    def _learn(self) -> None:
+        if self._day_end < 0:
+            self._day_end = self.open.since + DAY_SECONDS
+        if self.open.since >= self._day_end:
+            self._day_end += DAY_SECONDS * (1 + (self.open.since - self._day_end) // DAY_SECONDS)
+            rows = self._held.pop(self.rule)
+            order = torch.randperm(len(rows.ids), generator=self.generator, device=self.device)
+            self._train(rows.rows(order), self.rule, self._step)
+        self._held[self.rule] = self._due(self.rule)
+
+    def _more_state(self) -> dict[str, dict[str, np.ndarray]]:
+        return {**super()._more_state(), "lots": {"day_end": np.array(self._day_end)}}
+
+    def _set_state(self, about: dict, parts: dict[str, dict[str, np.ndarray]]) -> None:
+        super()._set_state(about, parts)
+        self._day_end = int(parts["lots"]["day_end"])
 
 
 def _shapes(arrays: dict[str, np.ndarray]) -> dict[str, list]:

@@ -130,26 +130,28 @@ class BasePretraining:
         return self._made[key]
 
     def _epoch(
-        self, net: nn.Module, count: int, config: NeuralConfig, *, settling: bool
+        self, net: nn.Module, count: int, config: NeuralConfig, *, settling: bool, epochs: int = 1
     ) -> Iterator[tuple[Tensor, torch.optim.Optimizer]]:
-        """Rows of the batches of one epoch, with the optimiser; a lone row is left out.
+        """Rows of the batches of one epoch or more, with the optimiser; a lone row is left out.
 
         `settling`: the learning rate falls to 0, and few rows are cut in smaller batches, so that
         the last steps' noise does not spoil the calibration of networks that will not learn again.
-        The published code does neither.
+        The published codes do neither.
         """
         size = config.batch_size
         if settling:
             size = min(size, max(MIN_BATCH, count // LEAST_STEPS))
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(self.seed))
-        parts = list(batches(count, size))
+        generator = torch.Generator().manual_seed(self.seed)
         optimiser = adam(net.parameters(), config.pretrain_learning_rate)
-        for step, part in enumerate(parts):
-            if settling:
-                for group in optimiser.param_groups:
-                    group["lr"] = config.pretrain_learning_rate * (1 - step / len(parts))
-            if part.stop - part.start > 1:
-                yield order[part].to(self.device), optimiser
+        parts = list(batches(count, size))
+        for epoch in range(epochs):
+            order = torch.randperm(count, generator=generator)
+            for step, part in enumerate(parts):
+                if settling:
+                    done = (epoch + step / len(parts)) / epochs
+                    set_rate(optimiser, config.pretrain_learning_rate * (1 - done))
+                if part.stop - part.start > 1:
+                    yield order[part].to(self.device), optimiser
 
 
 class Untrained(BasePretraining):
@@ -169,3 +171,9 @@ def descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     optimiser.step()
+
+
+def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Changes the learning rate."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate

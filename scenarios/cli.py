@@ -51,7 +51,7 @@ SetOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
-# Of `scenarios.netcvr`, which takes too long to import for the help of other commands.
+# Of `scenarios.netcvr` and `gmv`, which take too long to import for the help of other commands.
 _METHODS = (
     "pre_trained, oracle, bdl, fnc, fnw, es_dfm, defer, defuse, ddfm, dfsn, miss, "
     "tesla_separate, tesla_shared, tesla_hybrid, tesla"
@@ -60,6 +60,14 @@ _EXTRAS = (
     "oracle_cascade, oracle_direct, fnc_direct, tesla_rn, tesla_ln, tesla_hn, "
     "tesla_traffic, tesla_row, tesla_payments, tesla_frozen, tesla_narrow, es_dfm_narrow, "
     "es_dfm_frozen"
+)
+_GMV_METHODS = (
+    "pre_single, offline_single, online_single, oracle_single, pre_dual, offline_dual, "
+    "online_dual, oracle_dual, reader"
+)
+_GMV_EXTRAS = (
+    "online_dual_ends, reader_calib, reader_gra, online_dual_hard, oracle_independent, "
+    "oracle_frozen"
 )
 
 
@@ -76,21 +84,6 @@ def parse_seeds(text: str, option: str = "--seeds") -> list[int]:
             raise ValueError(f"{option}: expected numbers >= 0 such as 0-9 or 1,4,7, got {text!r}")
         seeds.extend(range(int(low), int(high or low) + 1))
     return list(dict.fromkeys(seeds))
-
-
-def parse_rates(text: str) -> list[float]:
-    """Learning rates from "1e-3,1e-2".
-
-    Raises:
-        ValueError: anything else than numbers in (0, 1].
-    """
-    try:
-        rates = [float(part) for part in text.split(",")]
-    except ValueError:
-        rates = []
-    if not rates or not all(0 < rate <= 1 for rate in rates):
-        raise ValueError(f"--tune: expected numbers in (0, 1] such as 1e-3,1e-2, got {text!r}")
-    return rates
 
 
 def parse_overrides(pairs: list[str] | None) -> dict[str, Any]:
@@ -233,15 +226,51 @@ def bench_speed(
         _benchmark("speed").main(as_json=json_, out=out)
 
 
+PresetOption = Annotated[
+    str, typer.Option(help="quick: one world. full: several seeds, scenarios and set-ups.")
+]
+ScenariosOption = Annotated[
+    list[str] | None,
+    typer.Option("--scenario", help="Other scenarios than the preset's; repeatable."),
+]
+SeedsOption = Annotated[str | None, typer.Option(help="Seeds, e.g. 0-4; default: the preset's.")]
+ClicksOption = Annotated[int | None, typer.Option(help="Clicks a day; default: the preset's.")]
+JobsOption = Annotated[int, typer.Option(help="Processes, at most as many as cores.")]
+TuneOption = Annotated[
+    str | None, typer.Option(hidden=True, help="Compare learning rates, e.g. 1e-3,1e-2.")
+]
+ResultsOption = Annotated[
+    Path, typer.Option(help="Folder of results; those in it are not run again.")
+]
+
+
+def _compare(
+    name: str,
+    *,
+    scenarios: list[str] | None,
+    setups: list[str] | None,
+    seeds: str | None,
+    tune: str | None,
+    **options: Any,
+) -> None:
+    """Runs a benchmark of predictors; `options` are those of `scenarios.bench.compare`."""
+    from scenarios import console
+    from scenarios.bench import parse_rates
+
+    with console.user_errors():
+        options |= {
+            "scenarios": scenarios or (),
+            "setups": setups or (),
+            "seeds": parse_seeds(seeds) if seeds is not None else (),
+            "rates": parse_rates(tune) if tune is not None else (),
+        }
+        _benchmark(name).main(**options)
+
+
 @bench_app.command("netcvr")
 def bench_netcvr(
-    preset: Annotated[
-        str, typer.Option(help="quick: one world. full: several seeds, scenarios and set-ups.")
-    ] = "quick",
-    scenarios: Annotated[
-        list[str] | None,
-        typer.Option("--scenario", help="Other scenarios than the preset's; repeatable."),
-    ] = None,
+    preset: PresetOption = "quick",
+    scenarios: ScenariosOption = None,
     setups: Annotated[
         list[str] | None,
         typer.Option("--setup", help="fair: all alike. published: TESLA's code; repeatable."),
@@ -250,37 +279,57 @@ def bench_netcvr(
         str,
         typer.Option(help=f"Names separated by commas. all: {_METHODS}. extras: {_EXTRAS}."),
     ] = "all",
-    seeds: Annotated[
-        str | None, typer.Option(help="Seeds, e.g. 0-4; default: the preset's.")
-    ] = None,
-    clicks: Annotated[int | None, typer.Option(help="Clicks a day; default: the preset's.")] = None,
+    seeds: SeedsOption = None,
+    clicks: ClicksOption = None,
     data: Annotated[
         Path | None, typer.Option(help="A log in a CASCADE format instead of scenarios.")
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Processes, at most as many as cores.")] = 2,
-    tune: Annotated[
-        str | None, typer.Option(hidden=True, help="Compare learning rates, e.g. 1e-3,1e-2.")
-    ] = None,
-    out: Annotated[
-        Path, typer.Option(help="Folder of results; those in it are not run again.")
-    ] = Path("results/netcvr"),
+    jobs: JobsOption = 2,
+    tune: TuneOption = None,
+    out: ResultsOption = Path("results/netcvr"),
     json_: JsonOption = False,
 ) -> None:
     """Compare predictors of the net conversion rate on a stream of delayed feedback.
 
     Example: adsim bench netcvr --preset full --scenario cascade --methods oracle,es_dfm,tesla
     """
-    from scenarios import console
+    options = {"preset": preset, "scenarios": scenarios, "setups": setups, "methods": methods}
+    options |= {"seeds": seeds, "clicks": clicks, "data": data, "jobs": jobs, "tune": tune}
+    _compare("netcvr", as_json=json_, out=out, **options)
 
-    with console.user_errors():
-        options = {
-            "scenarios": scenarios or (),
-            "setups": setups or (),
-            "seeds": parse_seeds(seeds) if seeds is not None else (),
-            "rates": parse_rates(tune) if tune is not None else (),
-        }
-        options |= {"methods": methods, "clicks": clicks, "data": data, "jobs": jobs}
-        _benchmark("netcvr").main(preset=preset, as_json=json_, out=out, **options)
+
+@bench_app.command("gmv")
+def bench_gmv(
+    preset: PresetOption = "quick",
+    scenarios: ScenariosOption = None,
+    setups: Annotated[
+        list[str] | None,
+        typer.Option("--setup", help="fair: all alike. published: READER's code; repeatable."),
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Names separated by commas. all: {_GMV_METHODS}. extras: {_GMV_EXTRAS}. "
+            "Default: all; in preset full extras, too, in scenario trace, set-up fair."
+        ),
+    ] = None,
+    seeds: SeedsOption = None,
+    clicks: ClicksOption = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A log in the TRACE format instead of scenarios.")
+    ] = None,
+    jobs: JobsOption = 2,
+    tune: TuneOption = None,
+    out: ResultsOption = Path("results/gmv"),
+    json_: JsonOption = False,
+) -> None:
+    """Compare predictors of the GMV of converted clicks on a stream of delayed purchases.
+
+    Example: adsim bench gmv --scenario trace_many --methods online_single,reader --seeds 0-2
+    """
+    options = {"preset": preset, "scenarios": scenarios, "setups": setups, "methods": methods}
+    options |= {"seeds": seeds, "clicks": clicks, "data": data, "jobs": jobs, "tune": tune}
+    _compare("gmv", as_json=json_, out=out, **options)
 
 
 @app.command("list")

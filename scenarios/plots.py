@@ -240,7 +240,7 @@ def plot_leaderboard(
 def overview(tables: Tables, path: str | Path | None = None) -> Figure:
     """All panels in one figure, also written to a PNG file if `path` is given."""
     top = max(_HEIGHT, 1.8 + _ROW_HEIGHT * len(_names(tables.trials)))
-    figure = _figure(14.5, top + _HEIGHT)
+    figure = new_figure(14.5, top + _HEIGHT)
     grid = figure.add_gridspec(2, 6, height_ratios=[top, _HEIGHT])
     lower = {"net_value": grid[1, :2], "delays": grid[1, 2:4], "prices": grid[1, 4:]}
     places = {"leaderboard": grid[0, :3], "pacing": grid[0, 3:], **lower}
@@ -290,7 +290,7 @@ def save_figure(figure: Figure | None, path: Path) -> Path:
     return path
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """A figure of a size in inches that belongs to no window."""
     return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
 
@@ -300,7 +300,7 @@ def dressed(
 ) -> Axes:
     """Axes with title, units, light grid and no box; of a new figure if there are none."""
     if ax is None:
-        ax = _figure(_WIDTH, height).add_subplot()
+        ax = new_figure(_WIDTH, height).add_subplot()
     ax.set_title(title, fontsize=_TITLE_SIZE, pad=8)
     ax.set_xlabel(x_label, fontsize=_TEXT_SIZE)
     ax.set_ylabel(y_label, fontsize=_TEXT_SIZE)

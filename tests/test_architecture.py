@@ -57,7 +57,9 @@ ADSIM_ORDER = (
 
 # What the other folders may import of the project, besides themselves. `scenarios` may import all.
 ALLOWED = {
-    "predictors": {"adsim.types", "adsim.config", "adsim.log", "adsim.clicklog"},
+    "predictors": {
+        *("adsim.types", "adsim.config", "adsim.log", "adsim.clicklog", "adsim.purchaselog"),
+    },
     "agents": {"adsim.types"},
 }
 

@@ -1,19 +1,34 @@
 """Everything in the registries keeps its contract: registry x check, markets x check."""
 
 import json
+from functools import cache
 
 import numpy as np
 import pytest
-from small_predictors import fitted
+import small_gmv
+import small_predictors
+from purchase_logs import WEEK
 from small_worlds import SMALL_WORLD
 from threads import one_thread
 
 from adsim.checks import check_agent, check_no_leak, check_predictor, default_action
 from adsim.datasets.ipinyou import AuctionLog, write_auction_log
+from adsim.purchaselog import generate_purchases
 from adsim.rng import generator
 from agents import AGENTS
-from predictors import CORRECTORS, PREDICTORS, NetCVRPredictor
+from predictors import (
+    CORRECTORS,
+    PREDICTORS,
+    GmvPredictor,
+    GmvPretraining,
+    NetCVRPredictor,
+    RefundShare,
+    RefundShareConfig,
+)
+from predictors.purchase_rows import purchases_known_at
+from predictors.stream import Split
 from scenarios.build import make_agent, make_auction_env, make_pacing_env
+from scenarios.schema import load
 
 SMALL = SMALL_WORLD | {
     "campaign.budget": 800.0,
@@ -90,13 +105,39 @@ def test_privileged_agents_are_flagged():
     assert {name for name in AGENTS if make_agent(name).privileged} == PRIVILEGED
 
 
+# Two days of purchases to pre-train on, and all there is to know of them.
+SPLIT = Split(pretrain_days=2, stream_start_day=12, stream_end_day=13, segment_days=0.25)
+BOUND_TO_A_LOG = {"oracle_dual"}  # attached to a log of purchases, it cannot play a campaign
+
+
+@cache
+def purchases():
+    """Some 50 clicks a day with their purchases, known when the stream starts, of a small world."""
+    size = {"time.num_ticks": 4, "traffic.impressions_per_tick": 60}
+    log = generate_purchases(load("price_refunds", SMALL_WORLD | size).world, 0)
+    return purchases_known_at(log, SPLIT.start_second - 1)
+
+
+@cache
+def gmv_pretraining():
+    """Shared by the GMV predictors: every network is trained once."""
+    return GmvPretraining(purchases(), SPLIT)
+
+
 def make_predictor(name):
-    """A predictor; a neural one has learned from clicks of the small world."""
-    make = PREDICTORS[name]
-    return fitted(name, follow=False) if issubclass(make, NetCVRPredictor) else make()
+    """A predictor; a neural one has learned from clicks of a small world."""
+    make, fields = PREDICTORS[name], purchases().cardinalities
+    if issubclass(make, NetCVRPredictor):
+        return small_predictors.fitted(name, follow=False)
+    if issubclass(make, GmvPredictor):
+        predictor = small_gmv.new_predictor(name, fields, attribution_seconds=WEEK)
+        return predictor.fit(purchases(), SPLIT, pretraining=gmv_pretraining())
+    if make is RefundShare:
+        return RefundShare(fields, RefundShareConfig(batch_size=16)).fit(purchases(), SPLIT)
+    return make()
 
 
-@pytest.mark.parametrize("name", sorted(PREDICTORS))
+@pytest.mark.parametrize("name", sorted(PREDICTORS.keys() - BOUND_TO_A_LOG))
 @pytest.mark.parametrize("market", ["second_price", "population"])
 def test_predictor_keeps_its_contract(name, market):
     env = {"overrides": SMALL | MARKETS[market]}
@@ -105,7 +146,8 @@ def test_predictor_keeps_its_contract(name, market):
 
 def test_privileged_predictors_are_flagged():
     privileged = {name for name, make in PREDICTORS.items() if make.privileged}
-    assert privileged == {"oracle", "trained_oracle"}
+    assert privileged == {"oracle", "trained_oracle", "oracle_single", "oracle_dual"}
+    assert privileged > BOUND_TO_A_LOG
     assert all(isinstance(name, str) for name in CORRECTORS)
 
 

@@ -95,6 +95,11 @@ def test_outcomes_agree_with_the_truth(log):
     assert_sum(several, log.p_repurchase, (log.p_repurchase * (1 - log.p_repurchase)).sum())
     total = gmv(log)
     assert_sum(total, log.gmv_truth, ((total - log.gmv_truth) ** 2).sum())
+    kept = np.add.reduceat(log.amount * (log.refund_time == MISSING), log.offset[:-1])
+    assert_sum(kept, log.net_gmv_truth, ((kept - log.net_gmv_truth) ** 2).sum())
+    # Refunds do not depend on amounts here: net GMV is about 1 - .245 of GMV, click by click less.
+    assert (log.net_gmv_truth < log.gmv_truth).all()
+    assert kept.sum() / total.sum() == pytest.approx(0.755, abs=0.04)
     assert several.mean() == pytest.approx(0.5355, abs=0.05)
     # It tells clicks apart: those of the highest quarter buy again more often and spend more.
     order = np.argsort(log.p_repurchase)

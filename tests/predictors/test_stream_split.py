@@ -125,15 +125,27 @@ def test_segments_give_a_boundary_to_the_earlier_one():
     np.testing.assert_array_equal(split.segments(times), [-1, 0, 0, 0, 1, 69, 70])
 
 
-def test_train_segments_hold_every_row_of_the_stream_once():
-    split = Split()
+def test_segments_closed_on_the_left_give_a_boundary_to_the_later_one():
+    split, start, end = Split(closed="left"), DAY_17, 24 * 86_400
+    times = np.array([start - 1, start, start + 8_639, start + 8_640, end - 1, end])
+    np.testing.assert_array_equal(split.segments(times), [-1, 0, 0, 1, 69, 70])
+    assert (split.num_segments, split.last_second(0)) == (70, start + 8_639)
+    assert Split().last_second(0) == start + 8_640
+    assert split.train_segment(times, 0) == slice(1, 3)
+    assert split.test_segment(times, 0) == slice(3, 4)
+    assert split.test_segment(times, 69) == slice(5, 6)  # the segment after the last one
+
+
+@pytest.mark.parametrize("closed", ["right", "left"])
+def test_train_segments_hold_every_row_of_the_stream_once(closed):
+    split = Split(closed=closed)
     rows = deliver(random_log(50_000, seed=10), WINDOWS, RULES["tesla"])
     segments = split.segments(rows.time)
     for k in range(split.num_segments):
         held = np.arange(rows.time.size)[split.train_segment(rows.time, k)]
         np.testing.assert_array_equal(held, np.flatnonzero(segments == k))
     edges = np.array([DAY_17, DAY_17, DAY_17 + 8_640])
-    assert split.train_segment(edges, 0) == slice(0, 3)
+    assert split.train_segment(edges, 0) == slice(0, 3 if closed == "right" else 2)
 
 
 def test_test_clicks_come_after_the_rows_trained_on():
@@ -229,6 +241,7 @@ def test_windows_out_of_range_are_rejected(field, value):
         ({"segment_days": float("nan")}, "segment_days"),
         ({"stream_end_day": 17.0}, "segment_days"),
         ({"stream_end_day": float("inf")}, "stream_end_day"),
+        ({"closed": "both"}, "closed must be 'right' or 'left', got 'both'"),
     ],
 )
 def test_split_rejects_values_out_of_range(changes, field):
@@ -253,6 +266,12 @@ def test_gaps_are_compared_in_seconds():
     longer = WINDOWS._replace(refund_attribution=WINDOWS.refund_attribution + 1)
     with pytest.raises(ValueError, match=r"must be >= 6\.00001\d*, got 6\.0$"):
         split.check_gap(longer)
+
+
+def test_gaps_may_be_given_in_seconds():
+    Split().check_gap(7 * 86_400)
+    with pytest.raises(ValueError, match=r"must be >= 8.0, got 7.0"):
+        Split().check_gap(8 * 86_400)
 
 
 def test_batches_reject_an_empty_size():

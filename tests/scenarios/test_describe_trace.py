@@ -43,6 +43,7 @@ def make_log(click, purchases, truth=None, p_repurchase=None):
         *(np.array(times), np.array(amounts, float), np.full(len(flat), MISSING)),
         unknown if truth is None else np.array(truth, float),
         unknown if p_repurchase is None else np.array(p_repurchase, float),
+        unknown,
     )
 
 

@@ -1,4 +1,5 @@
 import json
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -8,22 +9,23 @@ from cascade_logs import make_records
 from adsim.datasets import cascade
 from predictors.metrics import evaluate
 from predictors.stream import StreamResult
-from scenarios import cli, netcvr, netcvr_tasks
+from scenarios import cli, netcvr, netcvr_tasks, tasks
+from scenarios.comparison import TUNING_SEED, Task, World
 from scenarios.netcvr import (
     BASELINES,
     EXTRAS,
     METHODS,
     PUBLISHED_RATES,
-    TUNING_SEED,
-    Task,
-    World,
     choose_methods,
     choose_worlds,
     configure,
     settings_of,
 )
-from scenarios.netcvr_tasks import is_finished, load_result, run_tasks, score
+from scenarios.netcvr_tasks import STUDY, score
 
+is_finished, load_result, run_tasks = (
+    partial(function, STUDY) for function in (tasks.is_finished, tasks.load_result, tasks.run_tasks)
+)
 TINY = ("bench", "netcvr", "--clicks", "250", "--jobs", "1")
 FOUR = "tesla,es_dfm,pre_trained,oracle"
 KEYS = {
@@ -221,7 +223,7 @@ def test_folder_holds_tables_figure_and_results(finished):
 
 def test_second_run_takes_everything_from_the_folder(finished, monkeypatch):
     out, text, _ = finished
-    monkeypatch.setattr(netcvr_tasks, "run_task", lambda *_: pytest.fail("run again"))
+    monkeypatch.setattr(tasks, "run_task", lambda *_: pytest.fail("run again"))
     status, again, err = adsim(*TINY, "--methods", FOUR, "--out", out, "--json")
     assert status == 0
     assert json.loads(again)["rows"] == json.loads(text)["rows"]
@@ -235,7 +237,7 @@ def test_second_run_takes_everything_from_the_folder(finished, monkeypatch):
 def test_changed_settings_are_run_again(finished, monkeypatch):
     out, _, _ = finished
     todo = []
-    monkeypatch.setattr(netcvr_tasks, "run_task", lambda task, *_: todo.append(task.method))
+    monkeypatch.setattr(tasks, "run_task", lambda _, task, *__: todo.append(task.method))
     changed = netcvr.METHODS["es_dfm"]._replace(always={"learning_rate": 0.5})
     monkeypatch.setitem(netcvr.METHODS, "es_dfm", changed)
     assert run_tasks("", tasks_of(), out, 1) == 1
@@ -266,24 +268,24 @@ def test_settings_tell_seeds_set_ups_and_traffic_apart():
 
 def test_interrupt_and_failure_keep_finished_results(finished, monkeypatch, capsys):
     out, _, _ = finished
-    tasks = tasks_of(methods="pre_trained,tesla_rn,tesla_hn")
+    some = tasks_of(methods="pre_trained,tesla_rn,tesla_hn")
 
-    def stop(task, *_):
+    def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(netcvr_tasks, "run_task", stop)
+    monkeypatch.setattr(tasks, "run_task", stop)
     with pytest.raises(KeyboardInterrupt):
-        run_tasks("", tasks, out, 1)
+        run_tasks("", some, out, 1)
     assert "stopped: 1 of 3 results are in" in capsys.readouterr().err.replace("\n", " ")
     for kind, seen in ((ValueError, ValueError), (ZeroDivisionError, RuntimeError)):
 
-        def fail(task, *_, kind=kind):
+        def fail(*_, kind=kind):
             raise kind("no luck")
 
-        monkeypatch.setattr(netcvr_tasks, "run_task", fail)
+        monkeypatch.setattr(tasks, "run_task", fail)
         with pytest.raises(seen, match=r"tesla_rn in cascade_high_refund-fair-0: .*no luck"):
-            run_tasks("", tasks, out, 1)
-    assert is_finished(tasks[0], out)
+            run_tasks("", some, out, 1)
+    assert is_finished(some[0], out)
 
 
 @pytest.mark.slow
@@ -291,15 +293,15 @@ def test_processes_find_what_one_finds_and_tell_their_errors(finished, tmp_path)
     out, _, _ = finished
     file = tmp_path / "short.txt"
     cascade.write(file, make_records(50), tuple(range(1, 23)))
-    tasks = [*tasks_of(), Task(World(str(file), "fair", 0, 0), "tesla")]
+    some = [*tasks_of(), Task(World(str(file), "fair", 0, 0), "tesla")]
     with pytest.raises(ValueError, match=r"tesla in data-short-fair-0: .*must begin before day 10"):
-        run_tasks("", tasks, tmp_path, 2)
-    same = [task for task in tasks if is_finished(task, tmp_path)]
+        run_tasks("", some, tmp_path, 2)
+    same = [task for task in some if is_finished(task, tmp_path)]
     assert len(same) >= 2
     for task in same:
         one, two = load_result(task, out)[0], load_result(task, tmp_path)[0]
         np.testing.assert_array_equal(one.net_cvr, two.net_cvr)
-    folder = tmp_path / tasks[0].world.name / "networks"
+    folder = tmp_path / some[0].world.name / "networks"
     assert len(list(folder.glob("*/main_*.npz"))) == 1
 
 

@@ -4,13 +4,8 @@ from scipy import stats
 
 from scenarios import results
 from scenarios.netcvr import METHODS
-from scenarios.netcvr_report import (
-    METRICS,
-    Group,
-    cluster_interval,
-    plot_stream,
-    rows_of,
-)
+from scenarios.netcvr_report import METRICS, Group, plot_stream, rows_of
+from scenarios.report import cluster_interval
 
 
 def segments(values, seeds=(0,), **columns):

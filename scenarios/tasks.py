@@ -1,0 +1,341 @@
+"""Runs of predictors in their worlds: kept in a folder, taken from there if repeated.
+
+A task leaves `<out>/<world>/<method>.npz`, the predictions, and beside it a `.json` with the
+settings; it is run again only if these are others. Networks trained before the stream are shared
+by the methods of a world.
+"""
+
+import json
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+import adsim
+import predictors
+from adsim.types import FloatArray, IntArray
+from predictors.arrays import save_arrays
+from predictors.delivery import DAY_SECONDS
+from predictors.metrics import slice_mean
+from predictors.stream import Split
+from scenarios import console
+from scenarios.comparison import TUNING_SEED, Task, World
+from scenarios.results import jsonable, save_json
+
+_MEASURED_SEGMENTS = 30  # of `measure_overhead`
+
+
+class Study(NamedTuple):
+    """What the tasks of one kind of predictors do in their own way; functions of modules."""
+
+    settings_of: Callable[[Task], dict[str, Any]]
+    """Everything that a result depends on."""
+    log_settings: Callable[[World], dict[str, Any]]
+    """Everything that a log depends on."""
+    prepare: Callable[[World, Path], tuple[Any, Any]]
+    """Stream and pre-trained networks of a world, given the folder of results."""
+    build: Callable[[Task, Any, Any], Any]
+    """The predictor of a task, ready for its stream, given what `prepare` returns."""
+    run: Callable[[Any, Any], Any]
+    """Lets a predictor go through a stream: a `result`."""
+    result: type[Any]
+    """NamedTuple of arrays; its `seconds` (K, 2) were spent in training and prediction."""
+    dtypes: dict[str, type]
+    """Of the arrays in files, where they differ from those of a result."""
+    score: Callable[[Any], pd.DataFrame]
+    """Metrics of every segment of a result."""
+    tuned: dict[str, str]
+    """Columns of `score` that say how good a learning rate is, with their headers."""
+
+
+def is_finished(study: Study, task: Task, out: Path) -> bool:
+    """Whether the result of a task, with its very settings, is in the folder."""
+    file = task.file(out, ".json")
+    if not (file.is_file() and task.file(out, ".npz").is_file()):
+        return False
+    try:
+        return json.loads(file.read_text("utf-8"))["settings"] == study.settings_of(task)
+    except (KeyError, TypeError, json.JSONDecodeError):  # not written by `run_task`
+        return False
+
+
+def check_span(click_time: IntArray, split: Split, name: str) -> None:
+    """Raises ValueError if a log ends before the last test clicks or starts too late."""
+    first, last = click_time[[0, -1]] / DAY_SECONDS if click_time.size else (0.0, 0.0)
+    if not (first < split.pretrain_days and last > split.stream_end_day):
+        raise ValueError(
+            f"{name}: its clicks must begin before day {split.pretrain_days:g} and go on after "
+            f"day {split.stream_end_day:g}, they span days {first:.2f} to {last:.2f}"
+        )
+
+
+def networks_folder(world: World, out: Path, log: dict[str, Any]) -> Path:
+    """Folder of the networks that the methods of a world share.
+
+    Clicks or sources of adsim that have changed do not find the networks of the former ones.
+    """
+    about = json.dumps(jsonable({**log, "code": code_digest()}), sort_keys=True)
+    folder = out / world.name / "networks" / sha256(about.encode()).hexdigest()[:12]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def run_task(
+    study: Study, task: Task, out: Path, lock: AbstractContextManager[Any] | None = None
+) -> None:
+    """Runs a task and leaves its result in the folder.
+
+    Args:
+        study: which the task belongs to.
+        task: one method in one world.
+        out: folder of the results.
+        lock: held while networks are looked up or trained, so that no two processes train one.
+    """
+    started = time.perf_counter()
+    stream, pretraining = study.prepare(task.world, out)
+    prepared = time.perf_counter()
+    with lock or nullcontext():
+        predictor = study.build(task, stream, pretraining)
+    fitted = time.perf_counter()
+    result = study.run(predictor, stream)
+    train, predict = result.seconds.sum(axis=0).tolist()
+    about = {
+        "settings": study.settings_of(task),
+        "code": code_digest(),
+        "trained_rows": predictor.trained_rows,
+        "rows_per_s": predictor.trained_rows / train if predictor.trained_rows else None,
+        "seconds": {
+            "log": prepared - started,
+            "fit": fitted - prepared,
+            "train": train,
+            "predict": predict,
+        },
+    }
+    file = task.file(out, ".json")
+    file.unlink(missing_ok=True)  # it must not vouch for other arrays
+    # The networks' estimates have single precision: nothing is lost.
+    columns = result._asdict().items()
+    save_arrays(
+        task.file(out, ".npz"), {k: v.astype(study.dtypes.get(k, v.dtype)) for k, v in columns}
+    )
+    save_json(about, file)
+
+
+def load_result(study: Study, task: Task, out: Path) -> tuple[Any, dict[str, Any]]:
+    """What `run_task` left: predictions, and what is known about the run."""
+    with np.load(task.file(out, ".npz"), allow_pickle=False) as arrays:
+        result = study.result(**{name: arrays[name] for name in study.result._fields})
+    return result, load_about(task, out)
+
+
+def load_about(task: Task, out: Path) -> dict[str, Any]:
+    """What is known about a finished run."""
+    return json.loads(task.file(out, ".json").read_text("utf-8"))
+
+
+def mean_of(values: FloatArray) -> float:
+    """Mean over the segments where a metric is not NaN; infinite if it is so anywhere."""
+    return float("inf") if np.isinf(values).any() else slice_mean(values).mean
+
+
+def run_tasks(study: Study, title: str, tasks: Sequence[Task], out: Path, jobs: int) -> int:
+    """Runs the tasks whose results are not in the folder, showing progress.
+
+    Returns:
+        How many were run.
+
+    Raises:
+        ValueError, RuntimeError: a task failed; names it. What is finished stays in the folder.
+        KeyboardInterrupt: likewise.
+    """
+    for world in {task.world: None for task in tasks}:
+        study.log_settings(world)  # faults of scenarios and files show before anything is run
+    todo = [task for task in tasks if not is_finished(study, task, out)]
+    taken, done = len(tasks) - len(todo), 0
+    if taken:
+        _tell(f"{taken} of {len(tasks)} taken from {out}")
+        code = code_digest()
+        if any(load_about(task, out).get("code") != code for task in set(tasks) - set(todo)):
+            _tell(f"some were made with other code of adsim: to make them again, empty {out}")
+    run = _run_in_processes if min(jobs, len(todo)) > 1 else _run_here
+    try:
+        with console.progress(title, len(todo)) as advance:
+            for task in run(study, todo, out, jobs):
+                done += 1
+                advance(note=f"{task.name} in {task.world.name}")
+    except BaseException:
+        _tell(f"stopped: {taken + done} of {len(tasks)} results are in {out}; run again to go on")
+        raise
+    return done
+
+
+def _tell(text: str) -> None:
+    console.stderr.print(text, highlight=False, soft_wrap=True)
+
+
+@lru_cache(maxsize=1)
+def code_digest() -> str:
+    """Of the sources that results depend on."""
+    digest = sha256()
+    for package in (adsim, predictors):
+        for path in sorted(Path(package.__path__[0]).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _run_here(study: Study, todo: Sequence[Task], out: Path, jobs: int) -> Iterator[Task]:
+    with one_thread():
+        for task in todo:
+            _run_named(study, task, out)
+            yield task
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Lets torch use one thread meanwhile: small batches gain nothing from more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _run_in_processes(study: Study, todo: Sequence[Task], out: Path, jobs: int) -> Iterator[Task]:
+    """Tasks as they are finished. They start in order: a process keeps the log of a world."""
+    context = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(min(jobs, len(todo)), context, _start_worker, (context.Lock(),))
+    futures = {pool.submit(_work, study, task, out): task for task in todo}
+    waiting = dict.fromkeys(todo)
+    try:
+        for future in as_completed(futures):
+            future.result()
+            del waiting[futures[future]]
+            yield futures[future]
+        pool.shutdown()
+    except BaseException as error:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.terminate()
+        if isinstance(error, BrokenProcessPool):
+            names = [f"{task.name} in {task.world.name}" for task in list(waiting)[:jobs]]
+            why = "a process died, perhaps for lack of memory, during one of"
+            raise RuntimeError(f"{why}: {', '.join(names)}") from error
+        raise
+
+
+_lock: AbstractContextManager[Any] = nullcontext()  # of a worker: see `run_task`
+
+
+def _start_worker(lock: AbstractContextManager[Any]) -> None:
+    global _lock
+    _lock = lock
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends its workers
+    torch.set_num_threads(1)
+
+
+def _work(study: Study, task: Task, out: Path) -> None:
+    _run_named(study, task, out, _lock)
+
+
+def _run_named(
+    study: Study, task: Task, out: Path, lock: AbstractContextManager[Any] | None = None
+) -> None:
+    """`run_task`, whose errors say where they come from."""
+    try:
+        run_task(study, task, out, lock)
+    except ValueError as error:
+        raise ValueError(f"{task.name} in {task.world.name}: {error}") from error
+    except Exception as error:
+        kind = type(error).__name__
+        raise RuntimeError(f"{task.name} in {task.world.name}: {kind}: {error}") from error
+
+
+def measure_overhead(
+    study: Study,
+    task: Task,
+    out: Path,
+    due: Callable[[Any, Any], Any],
+    train: Callable[[Any, Any], None],
+) -> tuple[float, float]:
+    """Rows per second of a method in the stream, and of its training step alone; on one thread.
+
+    The step alone has its rows ready as tensors; only the networks that do not learn are applied to
+    them. The two take turns, segment by segment, so that both meet the same noise of the machine.
+
+    Args:
+        study: which the task belongs to.
+        task: one method in one world.
+        out: folder of the results.
+        due: rows of a window as tensors, given predictor and window; not timed.
+        train: trains a predictor on what `due` returns.
+    """
+    stream, pretraining = study.prepare(task.world, out)
+    whole, bare = (study.build(task, stream, pretraining) for _ in range(2))
+    seconds, trained = np.zeros(2), np.zeros(2)
+    with one_thread():
+        for k in range(_MEASURED_SEGMENTS + 1):
+            window = stream.window(k, privileged=whole.privileged)
+            rows = due(bare, window)
+            moments = [time.perf_counter()]
+            whole.partial_fit(window)
+            moments.append(time.perf_counter())
+            train(bare, rows)
+            moments.append(time.perf_counter())
+            seconds += np.diff(moments)
+            if k == 0:  # the first steps warm up
+                seconds[:] = 0
+                trained -= whole.trained_rows, bare.trained_rows
+    trained += whole.trained_rows, bare.trained_rows
+    whole_rate, bare_rate = (trained / seconds).tolist()
+    return whole_rate, bare_rate
+
+
+def tune(
+    study: Study,
+    world: World,
+    methods: Sequence[str],
+    rates: Sequence[float],
+    out: Path,
+    jobs: int,
+) -> list[dict[str, Any]]:
+    """Runs methods with several learning rates, on a seed that no comparison uses.
+
+    The methods' own learning rates are those with the best means of such runs, for instance
+    `adsim bench netcvr --tune 1e-3,3e-3,1e-2 --methods all`, with `--scenario`, `--setup`,
+    `--clicks`, `--jobs` and `--out` as usual.
+
+    Args:
+        study: of the methods.
+        world: whose seed is replaced by `TUNING_SEED`.
+        methods: names; pre-trained ones have no learning rate and are left out.
+        rates: learning rates, in (0, 1].
+        out: folder of the results.
+        jobs: processes.
+
+    Returns:
+        One row per method and rate: means over the segments.
+    """
+    world = world._replace(seed=TUNING_SEED)
+    learning = [name for name in methods if not name.startswith("pre_")]
+    grid = [Task(world, name, rate) for name in learning for rate in rates]
+    run_tasks(study, f"tune {world.name}", grid, out, jobs)
+    rows = []
+    for task in grid:
+        scores = study.score(load_result(study, task, out)[0])
+        means = {name: mean_of(np.asarray(scores[name])) for name in study.tuned}
+        where = {"scenario": world.label, "setup": world.setup}
+        rows.append({**where, "method": task.method, "learning_rate": task.rate, **means})
+    return rows
