@@ -50,6 +50,7 @@ class OfflineDual(DailyLots[GmvRows], GmvPredictor):
     """As `OfflineSingle`, each click training the tower of its kind."""
 
     name, rule, towers = "offline_dual", "ends", 2
+    learning_rate = 1e-4
 
 
 @register_predictor("online_single")
@@ -64,6 +65,7 @@ class OnlineDual(GmvPredictor):
     """As `OnlineSingle`, the first purchase of a click training the router's mixture."""
 
     name, rule, towers = "online_dual", "purchases", 2
+    learning_rate = 1e-4
 
 
 class _Oracle(GmvPredictor):
@@ -73,12 +75,14 @@ class _Oracle(GmvPredictor):
     """
 
     rule, privileged = "first", True
+    learning_rate = 1e-3
 
     def tensors(self, rows: PurchaseRows, features: np.ndarray) -> GmvRows:
         """As of all methods, but with the final amount and number of purchases."""
         totals = self.open.totals()
         final = rows._replace(gmv=totals.gmv[rows.click], count=totals.number[rows.click])
         batch = super().tensors(final, features)
+        # With one tower `several` has no effect.
         return batch._replace(several=self._column(final.count > 1))
 
 
@@ -91,7 +95,11 @@ class OracleSingle(_Oracle):
 
 @register_predictor("oracle_dual")
 class OracleDual(_Oracle):
-    """Two towers, told the final amount and, in training and prediction, the kind of click."""
+    """Two towers, told the final amount and, in training and prediction, the kind of click.
+
+    Call `attach` before predictions: after `fit`, and again after `load_predictor`, as a saved file
+    does not hold the log.
+    """
 
     name, towers = "oracle_dual", 2
 

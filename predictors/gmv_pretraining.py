@@ -55,11 +55,12 @@ class GmvConfig(NeuralConfig):
     """What the two towers share."""
     routing: Literal["hybrid", "hard"] = "hybrid"
     """Between two towers: a mixture by the router's probability, or the likelier one."""
-    mixing: Literal["currency", "log"] = "currency"
-    """What is mixed, in predictions and in READER's labels: amounts, or their log1p (ours)."""
+    mixing: Literal["currency", "log"] | None = None
+    """What is mixed, in predictions and in READER's labels: amounts (paper), or log1p of them.
+    None: logarithms, or amounts with `official_quirks`."""
     router_temperature: Annotated[float, Field(gt=0)] | None = None
-    """Divides the router's logit when it is used, not when it is trained; None: 1, or .5 with
-    `official_quirks`. The paper gives no value; 1 leaves the probabilities calibrated."""
+    """Divides the router's logit when it is used, not when it is trained; None: .7, or .5 with
+    `official_quirks`. The paper gives no value; 1 would leave the probabilities calibrated."""
     router_low: Share = 0.1
     """Router probabilities up to here mean a single purchase."""
     router_high: Share = 0.9
@@ -69,17 +70,20 @@ class GmvConfig(NeuralConfig):
     rate_decay: Rate = 1.0
     """After k windows (offline: lots) the learning rate is multiplied by rate_decay^(k / 2)."""
     pretrain_learning_rate: Rate = 1e-3
-    """Of all networks trained before the stream."""
+    """Of the networks trained before the stream, but for the calibrator."""
+    calibrator_learning_rate: Rate = 1e-2
+    """Of the calibrator (1e-3: time and number of purchases, each with one weight in its last
+    layer, are learnt too slowly, and what is to come after the last purchase is too much)."""
     pretrain_epochs: Size = 1
-    """Passes over the days before the stream."""
+    """Passes of the predictor over the days before the stream; router and calibrator: one."""
 
     official_quirks: bool = False
     """Do what the published code does where it differs from the paper, or the paper is silent.
 
-    The router is used at temperature .5, labels of purchases are mixed in the router's middle zone
-    only, losses of two towers that know the kind of each click are the sum of two means, and
-    networks that will not learn again are trained at a constant rate. `head`, `rate_decay` and the
-    sizes are settings of their own.
+    Amounts are mixed in currency, the router is used at temperature .5, labels of purchases are
+    mixed in its middle zone only, losses of two towers that know the kind of each click are the
+    sum of two means, and networks that will not learn again are trained at a constant rate. `head`,
+    `rate_decay` and the sizes are settings of their own.
     """
 
     @model_validator(mode="after")
@@ -93,7 +97,12 @@ class GmvConfig(NeuralConfig):
     @property
     def temperature(self) -> float:
         """Of the router when it is used."""
-        return self.router_temperature or (0.5 if self.official_quirks else 1.0)
+        return self.router_temperature or (0.5 if self.official_quirks else 0.7)
+
+    @property
+    def mixes_logs(self) -> bool:
+        """Whether logarithms are mixed instead of amounts."""
+        return (self.mixing or ("currency" if self.official_quirks else "log")) == "log"
 
     @property
     def embedding(self) -> tuple[int, float]:
@@ -147,7 +156,9 @@ class GmvPretraining(BasePretraining):
     def calibrator(self, config: GmvConfig) -> nn.Module:
         """How much is still to come after each purchase of a click that buys again; frozen."""
         net = new_calibrator(self.fields, config, self.seed)
-        settings = config.model_dump(mode="json", include={"calibrator_widths"} | _ALWAYS)
+        settings = config.model_dump(
+            mode="json", include={"calibrator_widths", "calibrator_learning_rate"} | _ALWAYS
+        )
         return self._trained(
             "calibrator", settings, net, lambda net: self._fit_calibrator(net, config)
         )
@@ -194,8 +205,8 @@ class GmvPretraining(BasePretraining):
         columns = [torch.from_numpy(x.astype(np.float32)) for x in (elapsed, count, delta)]
         elapsed, count, delta = (column.to(self.device) for column in columns)
         ids = self._ids[torch.from_numpy(click).to(self.device)]
-        settling = not config.official_quirks
-        for rows, optimiser in self._epoch(net, len(delta), config, settling=settling):
+        settling, rate = not config.official_quirks, config.calibrator_learning_rate
+        for rows, optimiser in self._epoch(net, len(delta), config, settling=settling, rate=rate):
             found = net(ids[rows], elapsed[rows], count[rows])
             descend(optimiser, (found - delta[rows]).abs().mean())
 

@@ -219,7 +219,8 @@ class NeuralPredictor(Generic[RowsT]):
     def _train(self, rows: RowsT, rule: str, step: Callable[[RowsT], float]) -> None:
         """One pass over rows in order.
 
-        Too few for the statistics of a batch, less than a quarter of one, wait for the next window.
+        Less than a quarter of a batch waits for the next window. That is too few for the statistics
+        of a batch; the rule holds for networks without them, too, so that methods are comparable.
         """
         count = len(rows.ids)
         if count < max(2, self.config.batch_size // _LEAST_PART):

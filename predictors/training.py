@@ -130,7 +130,14 @@ class BasePretraining:
         return self._made[key]
 
     def _epoch(
-        self, net: nn.Module, count: int, config: NeuralConfig, *, settling: bool, epochs: int = 1
+        self,
+        net: nn.Module,
+        count: int,
+        config: NeuralConfig,
+        *,
+        settling: bool,
+        epochs: int = 1,
+        rate: float | None = None,
     ) -> Iterator[tuple[Tensor, torch.optim.Optimizer]]:
         """Rows of the batches of one epoch or more, with the optimiser; a lone row is left out.
 
@@ -142,14 +149,15 @@ class BasePretraining:
         if settling:
             size = min(size, max(MIN_BATCH, count // LEAST_STEPS))
         generator = torch.Generator().manual_seed(self.seed)
-        optimiser = adam(net.parameters(), config.pretrain_learning_rate)
+        rate = rate or config.pretrain_learning_rate
+        optimiser = adam(net.parameters(), rate)
         parts = list(batches(count, size))
         for epoch in range(epochs):
             order = torch.randperm(count, generator=generator)
             for step, part in enumerate(parts):
                 if settling:
                     done = (epoch + step / len(parts)) / epochs
-                    set_rate(optimiser, config.pretrain_learning_rate * (1 - done))
+                    set_rate(optimiser, rate * (1 - done))
                 if part.stop - part.start > 1:
                     yield order[part].to(self.device), optimiser
 

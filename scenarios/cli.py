@@ -66,8 +66,8 @@ _GMV_METHODS = (
     "online_dual, oracle_dual, reader"
 )
 _GMV_EXTRAS = (
-    "online_dual_ends, reader_calib, reader_gra, online_dual_hard, oracle_independent, "
-    "oracle_frozen"
+    "online_dual_ends, online_dual_gra, reader_calib, reader_gra, reader_currency, "
+    "online_dual_hard, oracle_independent, oracle_frozen"
 )
 
 

@@ -40,16 +40,36 @@ METHODS = {
 }
 """The methods of the comparison, in the order of its table."""
 EXTRAS = {
-    "online_dual_ends": Method("reader", only(calibrate=False), like="online_dual"),
+    "online_dual_ends": Method(
+        "reader",
+        only(calibrate=False, gra_in_main=True, gra_weight=0.0),
+        like="online_dual",
+    ),
+    "online_dual_gra": Method("reader", only(calibrate=False), like="reader"),
     "reader_calib": Method("reader", only(window_ends=False), like="reader"),
     "reader_gra": Method("reader", only(unlearning_weight=0.0), like="reader"),
+    "reader_currency": Method(
+        "reader",
+        only(mixing="currency", router_temperature=0.5, gra_in_main=True, target_zones=True),
+        like="reader",
+    ),
     "online_dual_hard": Method("online_dual", only(routing="hard"), like="online_dual"),
     "oracle_independent": Method("oracle_dual", only(bottom="independent"), like="oracle_dual"),
     "oracle_frozen": Method("oracle_dual", only(bottom="frozen"), like="oracle_dual"),
 }
-"""Run only if they are asked for: Online-Dual that also trains at the ends of windows (with as many
-steps and as many final labels as READER, but without calibration), READER's parts (its table 5),
-two networks or a frozen encoder in place of a shared one (table 6), and hard routing (table 7).
+"""Run only if they are asked for.
+
+online_dual_ends: Online-Dual that also trains at the ends of windows: READER's rows and final
+    labels, one mean of all errors, neither calibration nor alignment.
+online_dual_gra: READER without calibration and unlearning: amounts seen, and alignment (GRA).
+reader_calib: READER without ends of windows: calibrated labels alone (its table 5).
+reader_gra: READER without unlearning: calibration and alignment (table 5).
+reader_currency: READER as the published code has it in four settings: amounts are mixed in
+    currency, the router has temperature .5, ends of windows count in the mean over rows, and labels
+    are mixed in the router's middle zone only.
+online_dual_hard: Online-Dual with hard routing (table 7).
+oracle_independent, oracle_frozen: the dual oracle with an encoder for each tower, or with one that
+    does not learn in the stream, in place of a shared one (table 6).
 """
 SINGLE_TOWER = ("pre_single", "offline_single", "online_single")
 TRUTH = "truth"  # the expectations of a generated log, in place of a method
@@ -74,12 +94,12 @@ PUBLISHED_DECAY = {
     "oracle_dual": 0.99,
     "reader": 0.95,
 }
-_PUBLISHED = only(official_quirks=True, embedding_sd=1.0, head="absolute")
+_PUBLISHED = only(official_quirks=True, head="absolute", pretrain_epochs=3)
 
 PRESETS = {
-    "quick": Preset(2_700, {("trace", "fair"): 1}, 1),
+    "quick": Preset(5_400, {("trace", "fair"): 1}, 1),
     "full": Preset(
-        2_700,
+        5_400,
         {
             ("trace", "fair"): 5,
             ("trace", "published"): 3,

@@ -12,9 +12,9 @@ from typer.main import get_command
 import adsim  # noqa: F401 - registers the environments
 from adsim.observation import PacingFeatures
 from agents import AGENTS
-from predictors import PREDICTORS, TeslaConfig
+from predictors import PREDICTORS, ReaderConfig, RefundShareConfig, TeslaConfig
 from predictors.delivery import RULES
-from scenarios import load, names
+from scenarios import gmv, load, names, netcvr
 from scenarios.cli import app
 from scenarios.results import summarise
 from scenarios.run import run
@@ -22,6 +22,7 @@ from scenarios.run import run
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 PREDICTORS_PAGE = ROOT / "docs" / "predictors.md"
+GMV_PAGE = ROOT / "docs" / "gmv.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
 TINY = {
     "time.num_ticks": 4,
@@ -102,19 +103,29 @@ def test_third_example_runs_a_stream(capsys):
     assert space["result"].y.sum() > 100
 
 
-@pytest.mark.slow
-def test_examples_on_predictors_run_in_their_order(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def run_examples(page, capsys):
+    """Runs the examples of a page in their order.
+
+    Returns:
+        Their variables, the lines that each printed, and the predictors they registered.
+    """
     before, space, printed = dict(PREDICTORS), {}, []
     try:
         with one_thread():
-            for number, example in enumerate(python_blocks(PREDICTORS_PAGE.read_text())):
-                exec(compile(example, f"predictors.md, example {number}", "exec"), space)
+            for number, example in enumerate(python_blocks(page.read_text())):
+                exec(compile(example, f"{page.name}, example {number}", "exec"), space)
                 printed.append(capsys.readouterr().out.splitlines())
     finally:  # one registers a method of its own
         new = PREDICTORS.keys() - before.keys()
         for name in new:
             del PREDICTORS[name]
+    return space, printed, new
+
+
+@pytest.mark.slow
+def test_examples_on_predictors_run_in_their_order(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    space, printed, new = run_examples(PREDICTORS_PAGE, capsys)
     assert new == {"retract"}
     timeline = [line.split() for line in printed[0]]
     assert ["tesla", "8064", "refund", "0"] in timeline
@@ -125,10 +136,32 @@ def test_examples_on_predictors_run_in_their_order(capsys, tmp_path, monkeypatch
     assert space["stream"].log.click_time.size == space["log"].click_time.size
 
 
+# Slow, 10 s: two methods of two towers are pre-trained on some 20,000 clicks.
+@pytest.mark.slow
+def test_examples_on_gmv_run_in_their_order(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    space, printed, new = run_examples(GMV_PAGE, capsys)
+    assert new == {"ends"}
+    assert printed[0] == [
+        "26 5206200 PURCHASE 1 80.0 0.000992",
+        "38 5335200 PURCHASE 2 130.0 0.214286",
+        "74 5724000 PURCHASE 3 160.0 0.857143",
+        "82 5810400 WINDOW_END 3 160.0 0.857143",
+    ]
+    bias = {line.split(":")[0]: float(line.split("bias ")[1].split(",")[0]) for line in printed[1]}
+    assert bias["online_single"] < -0.1  # partial amounts as labels
+    assert bias["reader"] > bias["online_single"] + 0.1
+    assert space["amounts"].trained_rows > 0
+    assert (space["value"][space["impressions"].mask > 0] > 0).all()
+    assert space["own"].trained_rows > 1_000
+    assert space["stream"].log.click_time.size == space["log"].click_time.size
+
+
 def test_every_python_block_is_run():
     blocks = {page.name: len(python_blocks(page.read_text())) for page in PAGES}
     assert {name: count for name, count in blocks.items() if count} == {
         "README.md": 3,
+        "gmv.md": 6,
         "predictors.md": 7,
     }
 
@@ -147,9 +180,17 @@ def test_command_line_parses(page, line):
 def test_documentation_shows_every_command():
     shown = {tuple(parse(line)[0]) for _, line in ADSIM_LINES}
     assert shown == {
-        *(("run",), ("replay", "ipinyou"), ("bench", "speed"), ("bench", "netcvr")),
-        *(("data", "describe"), ("list",), ("show",), ("schema",)),
+        *(("run",), ("replay", "ipinyou"), ("data", "describe"), ("list",), ("show",), ("schema",)),
+        *(("bench", "speed"), ("bench", "netcvr"), ("bench", "gmv")),
     }
+
+
+def test_benchmarks_without_a_command_are_shown_as_modules():
+    lines = {line for page in PAGES for line in command_lines(page.read_text(), "python")}
+    modules = {line.split()[2] for line in lines}
+    assert all(line.split()[:2] == ["python", "-m"] for line in lines)
+    assert modules == {"benchmarks.refund_share"}
+    assert (ROOT / "benchmarks" / "refund_share.py").is_file()
 
 
 def test_wrong_command_lines_are_noticed():
@@ -199,22 +240,41 @@ def test_every_agent_is_described():
     assert [name for name in AGENTS if f"`{name}`" not in text] == []
 
 
-def test_every_predictor_rule_and_setting_is_described():
+def row_names(text, *headings):
+    """Names in the first column of the tables below headings of second level."""
+    rows = [row for heading in headings for row in section(text, heading).splitlines()]
+    cells = [row.split("|")[1] for row in rows if row[:1] == "|"]
+    return {name for cell in cells for name in re.findall(r"`([a-z_]+)`", cell)}
+
+
+def test_every_predictor_is_described_on_one_page():
+    rates, amounts = (
+        row_names(page.read_text(), "Methods") for page in (PREDICTORS_PAGE, GMV_PAGE)
+    )
+    assert rates | amounts == PREDICTORS.keys()
+    assert rates & amounts == set()
+
+
+def test_every_rule_and_setting_is_described():
     text = PREDICTORS_PAGE.read_text()
-    rows = {
-        heading: {
-            name
-            for row in section(text, heading).splitlines()
-            if row[:1] == "|"
-            for name in re.findall(r"`([a-z_]+)`", row.split("|")[1])
-        }
-        for heading in ("Methods", "Delivery", "TESLA")
-    }
-    assert rows["Methods"] == PREDICTORS.keys()
-    assert rows["Delivery"] - {"trained_oracle"} == RULES.keys()
+    assert row_names(text, "Delivery") - {"trained_oracle"} == RULES.keys()
     settings = TeslaConfig.model_fields.keys()
-    assert rows["TESLA"] <= settings
+    assert row_names(text, "TESLA") <= settings
     assert [name for name in settings if f"`{name}`" not in section(text, "TESLA")] == []
+
+
+def test_every_setting_of_gmv_predictors_is_described():
+    settings = ReaderConfig.model_fields.keys() | RefundShareConfig.model_fields.keys()
+    assert row_names(GMV_PAGE.read_text(), "Settings") == settings
+
+
+@pytest.mark.parametrize(("study", "heading"), [(netcvr, "NetCVR"), (gmv, "GMV")])
+def test_presets_and_extras_of_benchmarks_are_described(study, heading):
+    text = section((ROOT / "docs" / "benchmarks.md").read_text(), heading)
+    for name, preset in study.PRESETS.items():
+        assert f"| `{name}` | {preset.clicks:,} |" in text
+        assert all(f"`{scenario}`" in text for scenario, _ in preset.seeds)
+    assert [name for name in study.EXTRAS if f"`{name}`" not in text] == []
 
 
 def test_every_column_of_the_results_is_described():

@@ -276,6 +276,43 @@ def test_drift_changes_effects_only_if_it_has_a_share():
         assert np.abs(a - b).max() > 0.1
 
 
+def with_drift(**shares):
+    """The default effects with these drift shares of their main effects."""
+    heads = WorldConfig().effects.model_dump()
+    return {head: heads[head] | {"drift_share": share} for head, share in shares.items()}
+
+
+def test_a_drift_share_that_is_not_given_is_that_of_the_world():
+    # To the bit: None, and the share of the world given for every response.
+    plain = make(drift={"share": 0.3})
+    named = make(drift={"share": 0.3}, effects=with_drift(**dict.fromkeys(HEADS, 0.3)))
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(plain, name), getattr(named, name))
+    for a, b in zip(plain.main_effects(5), named.main_effects(5), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_one_response_can_drift_alone():
+    still = make(drift={"share": 0.0})
+    alone = make(drift={"share": 0.0}, effects=with_drift(amount=0.5))
+    all_of_them = make(drift={"share": 0.5})
+    others = [k for k, head in enumerate(HEADS) if head != "amount"]
+    for before, after, fixed, usual in zip(
+        *(alone.main_effects(0), alone.main_effects(9), still.main_effects(0)),
+        all_of_them.main_effects(9),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(after[:, others], fixed[:, others])
+        assert np.abs(after[:, 3] - before[:, 3]).max() > 0.1
+        # What drifts moves as it does if everything drifts.
+        np.testing.assert_array_equal(after[:, 3], usual[:, 3])
+    # And one can stand still alone.
+    frozen = make(drift={"share": 0.5}, effects=with_drift(amount=0.0))
+    for a, b in zip(frozen.main_effects(0), frozen.main_effects(9), strict=True):
+        np.testing.assert_array_equal(a[:, 3], b[:, 3])
+        assert np.abs(a[:, others] - b[:, others]).max() > 0.1
+
+
 def test_drift_keeps_the_variance_of_the_main_effects():
     # Half of the variance drifts. Over 30 steps of 168 h (correlation e^-1) the user effects'
     # variance, relative to sd^2 x user_share, averages 1.
@@ -333,3 +370,31 @@ def test_refund_curve_by_hand():
     expected = [0.0, 0.0, 0.5 * (logit[1] - logit[0]), logit[2] - logit[0]]
     found = refund_curve(WorldConfig(), np.array([0.02, 0.1, 0.2, 0.7]))
     np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_repurchase_logit_follows_the_list_price():
+    # A slope of -.8 per standard deviation of the log list price, which is .6, and no other change.
+    entities = SMALL | {"items_per_advertiser": 400}
+    plain, sloped = (
+        Structure(WorldConfig(entities=entities, purchase={"price_dependence": slope}), 0)
+        for slope in (0.0, -0.8)
+    )
+    np.testing.assert_array_equal(plain.list_price, sloped.list_price)
+    _, before, _ = plain.main_effects(3)
+    _, after, _ = sloped.main_effects(3)
+    np.testing.assert_array_equal(after[:, :4], before[:, :4])
+    change = after[:, 4] - before[:, 4]
+    np.testing.assert_allclose(change, -0.8 * np.log(sloped.list_price / 100.0) / 0.6, atol=1e-12)
+    for entity in (0, 2):  # users and contexts
+        np.testing.assert_array_equal(plain.main_effects(3)[entity], sloped.main_effects(3)[entity])
+
+
+@pytest.mark.parametrize("slope", [-1.0, 1.0])
+def test_mean_repurchase_share_does_not_depend_on_the_price_knob(slope):
+    config = WorldConfig(drift={"share": 0.0}, purchase={"price_dependence": slope})
+    z, rng = draw_responses(Structure(config, 0), 200_000)
+    effects, intent = config.effects, rng.standard_normal(200_000)
+    bought = expit(z[:, 0]) * expit(z[:, 1] + effects.unseen_intent_conversion * intent)
+    several = expit(z[:, 4] + effects.unseen_intent_repurchase * intent)
+    rate = config.purchase.repurchase_rate
+    assert np.average(several, weights=bought) == pytest.approx(rate, rel=0.05)

@@ -30,6 +30,7 @@ from adsim.checks import check_predictor, collect_windows
 from adsim.source import SyntheticSource
 from adsim.types import EventKind
 from predictors import GmvConfig, Reader, ReaderConfig, load_predictor
+from predictors.gmv import GmvRows
 from predictors.purchase_rows import num_purchases
 from predictors.purchase_stream import PurchaseStream
 from predictors.stream import Split
@@ -121,7 +122,7 @@ def test_untrained_predictors_ask_for_fit(name):
         predictor.predict(some_ids(3))
 
 
-def test_the_dual_oracle_must_be_told_the_kinds_of_clicks():
+def test_the_dual_oracle_must_be_told_the_kinds_of_clicks(tmp_path):
     predictor = new_predictor("oracle_dual").fit(stream().history(), SPLIT)
     with pytest.raises(RuntimeError, match=r"oracle_dual: call attach\(log\) first"):
         predictor.predict(some_ids(3))
@@ -131,6 +132,9 @@ def test_the_dual_oracle_must_be_told_the_kinds_of_clicks():
         wrong = some_ids(1)._replace(impression_id=np.array([bad]))
         with pytest.raises(ValueError, match=rf"impression_id must be in \[0, {size}\)"):
             predictor.predict(wrong)
+    predictor.save(tmp_path / "kept.npz")  # without the log
+    with pytest.raises(RuntimeError, match=r"oracle_dual: call attach\(log\) first"):
+        load_predictor(tmp_path / "kept.npz").predict(some_ids(3))
 
 
 def test_other_fields_are_rejected():
@@ -217,6 +221,7 @@ def test_windows_must_have_closed_before_the_stream(name):
         ("head", "three"),
         ("bottom", "both"),
         ("routing", "soft"),
+        ("mixing", "both"),
         ("router_temperature", 0.0),
         ("router_low", -0.1),
         ("router_high", 1.1),
@@ -226,6 +231,8 @@ def test_windows_must_have_closed_before_the_stream(name):
         ("rate_decay", 0.0),
         ("rate_decay", 1.1),
         ("pretrain_learning_rate", 1.5),
+        ("calibrator_learning_rate", 0.0),
+        ("calibrator_learning_rate", 1.5),
         ("pretrain_epochs", 0),
         ("gra_weight", -0.1),
         ("unlearning_weight", -0.1),
@@ -265,10 +272,33 @@ def test_reader_takes_the_settings_of_all():
         assert predictor.config == expected
 
 
-def test_published_settings_use_the_router_at_temperature_one_half():
-    assert GmvConfig().temperature == 1.0
-    assert GmvConfig(official_quirks=True).temperature == 0.5
-    assert GmvConfig(official_quirks=True, router_temperature=2.0).temperature == 2.0
+@pytest.mark.parametrize(
+    ("quirks", "in_logs", "temperature", "loss"),
+    [(False, True, 0.7, 1 + 0.1 * (3 - 0.5 * 2)), (True, False, 0.5, 2 + 0.1 * (3 - 0.5 * 2))],
+    ids=["ours", "published"],
+)
+def test_defaults_and_what_the_published_code_has_in_their_place(
+    quirks, in_logs, temperature, loss
+):
+    config = ReaderConfig(official_quirks=quirks)
+    assert (config.mixing, config.router_temperature, config.gra_in_main) == (None, None, False)
+    assert (config.mixes_logs, config.temperature) == (in_logs, temperature)
+    assert (config.pretrain_learning_rate, config.calibrator_learning_rate) == (1e-3, 1e-2)
+    # Errors 1 of a purchase and 3 of the end of a window, whose last purchase was taught 2 less:
+    # with quirks the mean is over both, else over purchases.
+    predicted, target, unlearn = torch.tensor([[5.0, 5.0], [4.0, 2.0], [0.0, 3.0]])
+    end = torch.tensor([0.0, 1.0])
+    batch = GmvRows(torch.zeros(2, 1), target, torch.ones(2), end, unlearn)
+    assert Reader((1,), config).loss(predicted, batch).item() == pytest.approx(loss)
+
+
+@pytest.mark.parametrize("quirks", [False, True], ids=["ours", "published"])
+def test_given_settings_replace_the_defaults(quirks):
+    given = {"mixing": "log", "router_temperature": 2.0, "calibrator_learning_rate": 0.03}
+    config = GmvConfig(official_quirks=quirks, **given)
+    assert (config.mixes_logs, config.temperature) == (True, 2.0)
+    assert config.calibrator_learning_rate == 0.03
+    assert not GmvConfig(official_quirks=quirks, mixing="currency").mixes_logs
 
 
 # --- devices -----------------------------------------------------------------------------------

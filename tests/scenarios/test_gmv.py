@@ -126,9 +126,33 @@ def test_fair_methods_differ_in_what_their_names_say_only():
         like = EXTRAS[name].like if name in EXTRAS else name
         assert config.learning_rate == PREDICTORS[METHODS[like].predictor].learning_rate
         assert cls is PREDICTORS["reader"] or "reader" not in name
-    assert not configure(Task(WORLD, "online_dual_ends"))[1].calibrate
-    assert not configure(Task(WORLD, "reader_calib"))[1].window_ends
-    assert configure(Task(WORLD, "reader_gra"))[1].unlearning_weight == 0
+
+
+EXTRA_SETTINGS = {
+    "online_dual_ends": {"calibrate": False, "gra_in_main": True, "gra_weight": 0.0},
+    "online_dual_gra": {"calibrate": False},
+    "reader_calib": {"window_ends": False},
+    "reader_gra": {"unlearning_weight": 0.0},
+    "reader_currency": {
+        **{"mixing": "currency", "router_temperature": 0.5},
+        **{"gra_in_main": True, "target_zones": True},
+    },
+    "online_dual_hard": {"routing": "hard"},
+    "oracle_independent": {"bottom": "independent"},
+    "oracle_frozen": {"bottom": "frozen"},
+}
+
+
+def test_extras_differ_from_their_predictors_in_these_settings_only():
+    assert list(EXTRA_SETTINGS) == list(EXTRAS)
+    for name, expected in EXTRA_SETTINGS.items():
+        cls, config = configure(Task(WORLD, name))
+        plain = cls.config_class(learning_rate=config.learning_rate).model_dump()
+        changed = {key: x for key, x in config.model_dump().items() if x != plain[key]}
+        assert changed == expected, name
+    assert cls is PREDICTORS["oracle_dual"]
+    assert configure(Task(WORLD, "online_dual_ends"))[0] is PREDICTORS["reader"]
+    assert configure(Task(WORLD, "online_dual_hard"))[0] is PREDICTORS["online_dual"]
 
 
 def test_published_methods_follow_the_published_code():
@@ -137,7 +161,8 @@ def test_published_methods_follow_the_published_code():
         _, config = configure(Task(world, name))
         like = EXTRAS[name].like if name in EXTRAS else name
         assert config.official_quirks
-        assert config.head == "absolute"
+        assert (config.head, config.pretrain_epochs) == ("absolute", 3)
+        assert config.embedding_sd == configure(Task(WORLD, name))[1].embedding_sd
         assert config.learning_rate == PUBLISHED_RATES.get(like)
         assert config.rate_decay == PUBLISHED_DECAY.get(like, 1)
     rates = {name: configure(Task(world, name))[1] for name in ("reader", "online_single")}
@@ -161,9 +186,10 @@ def test_help_has_an_example():
 
 def test_presets_and_what_replaces_their_parts():
     (quick,) = choose_worlds()
-    assert quick == ("trace", "fair", 0, 2_700)
+    assert quick == ("trace", "fair", 0, 5_400)
     full = choose_worlds("full")
     assert len(full) == 18
+    assert {world.clicks for world in full} == {5_400}
     assert sum(world.setup == "published" for world in full) == 3
     names = [world.name for world in choose_worlds("full", setups=["published"])]
     assert names == ["trace-published-0", "trace-published-1", "trace-published-2"]
