@@ -19,8 +19,8 @@ price auctions whose prices follow gross values, as rivals do who take all purch
 alike: log-normal, median = GMV x mean kept share, log sd as in the scenario. Means with 95 % t
 intervals over the structures; differences are paired, method - refund share.
 
-Run it with `python -m benchmarks.refund_share`, half a minute; `--scenario heavy_refund` shows
-what the weights cost where refunds do not depend on amounts. `--seeds 0,1`, `--json`.
+Run it with `python -m benchmarks.refund_share`, a minute on one core; `--scenario heavy_refund`
+shows what the weights cost where refunds do not depend on amounts. `--seeds 0,1`, `--json`.
 """
 
 import argparse
@@ -37,6 +37,7 @@ from predictors.purchase_stream import PurchaseStream
 from predictors.refund_share import RefundShare, RefundShareConfig, RefundSharePretraining
 from predictors.stream import Split, gather, rounds
 from scenarios import console
+from scenarios.cli import parse_seeds
 from scenarios.results import interval
 from scenarios.schema import load
 
@@ -156,8 +157,8 @@ def main(*, scenario: str = SCENARIO, seeds: Sequence[int] = SEEDS, as_json: boo
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Refunded share of GMV against the refund rate.")
     parser.add_argument("--scenario", default=SCENARIO, help="name or .toml file")
-    parser.add_argument("--seeds", default=",".join(map(str, SEEDS)), help="structures, 0,1,...")
+    parser.add_argument("--seeds", default=",".join(map(str, SEEDS)), help="structures, e.g. 0-4")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     options = parser.parse_args()
-    chosen = [int(seed) for seed in options.seeds.split(",")]
-    main(scenario=options.scenario, seeds=chosen, as_json=options.json)
+    with console.user_errors():
+        main(scenario=options.scenario, seeds=parse_seeds(options.seeds), as_json=options.json)

@@ -141,6 +141,7 @@ class GmvPretraining(BasePretraining):
         """
         net = new_amounts(self.fields, config, self.seed, towers)
         used = {"encoder_widths", "tower_widths", "head"} | _ALWAYS
+        used |= {"pretrain_learning_rate", "pretrain_epochs"}
         settings = config.model_dump(mode="json", include=used)
         settings["independent"] = towers == 2 and config.bottom == "independent"
         return self._trained(
@@ -150,7 +151,8 @@ class GmvPretraining(BasePretraining):
     def router(self, config: GmvConfig) -> nn.Module:
         """P(more than one purchase), trained by cross-entropy at temperature 1; frozen."""
         net = new_router(self.fields, config, self.seed)
-        settings = config.model_dump(mode="json", include={"router_widths"} | _ALWAYS)
+        used = {"router_widths", "pretrain_learning_rate"} | _ALWAYS
+        settings = config.model_dump(mode="json", include=used)
         return self._trained("router", settings, net, lambda net: self._fit_router(net, config))
 
     def calibrator(self, config: GmvConfig) -> nn.Module:
@@ -234,8 +236,7 @@ class UntrainedGmv(Untrained, GmvPretraining):
 
 
 # Settings that every network depends on.
-_ALWAYS = {"attribution_seconds", "embedding_dim", "embedding_sd", "batch_size"}
-_ALWAYS |= {"official_quirks", "pretrain_learning_rate", "pretrain_epochs"}
+_ALWAYS = {"attribution_seconds", "embedding_dim", "embedding_sd", "batch_size", "official_quirks"}
 
 
 def new_router(fields: Fields, config: GmvConfig, seed: int) -> Router:

@@ -70,7 +70,7 @@ def compare(
 
     With `rates`, learning rates, it prints what each does to each method in a world of its own.
     """
-    names = bench.choose_methods(methods or "all")
+    names = bench.choose_methods("all" if methods is None else methods)
     worlds = bench.choose_worlds(preset, scenarios, setups, seeds, clicks, data)
     if jobs < 1:
         raise ValueError(f"--jobs: must be >= 1, got {jobs}")

@@ -67,7 +67,7 @@ _GMV_METHODS = (
 )
 _GMV_EXTRAS = (
     "online_dual_ends, online_dual_gra, reader_calib, reader_gra, reader_currency, "
-    "online_dual_hard, oracle_independent, oracle_frozen"
+    "online_dual_hard, reader_hard, oracle_independent, oracle_frozen"
 )
 
 

@@ -122,8 +122,12 @@ def choose_worlds(
     seeds: Sequence[int] = (),
     clicks: int | None = None,
     data: Path | None = None,
+    *,
+    folders: bool = True,
 ) -> list[World]:
     """The worlds of a preset; every argument that is given replaces that part of it.
+
+    `folders`: whether `data` may be one.
 
     Raises:
         ValueError: an unknown name, a value out of range, or arguments that exclude each other.
@@ -134,6 +138,10 @@ def choose_worlds(
         raise ValueError("--data: its clicks are those of the file, without --scenario or --clicks")
     if data is not None and not data.exists():
         raise ValueError(f"--data: {data} does not exist")
+    if data is not None and data.is_dir() and not folders:
+        raise ValueError(f"--data: must be a file, {data} is a folder")
+    if data is not None and data.is_file() and not data.stat().st_size:
+        raise ValueError(f"--data: {data} has no clicks")
     if clicks is not None and clicks < 1:
         raise ValueError(f"--clicks: must be >= 1 a day, got {clicks}")
     if any(not 0 <= seed < TUNING_SEED for seed in seeds):

@@ -77,7 +77,7 @@ class Group(report.Group):
             row |= self.differences(metric, method, _FIRST)
             if not metric.of_sums:
                 row |= self._per_cent(metric, row)
-        row["clusters"] = "seeds" if self.over_seeds else "days"
+        row["clusters"] = self.clustering
         return row
 
     def _per_cent(self, metric: Metric, row: dict[str, Any]) -> dict[str, float]:
@@ -130,8 +130,7 @@ def _difference(row: dict[str, Any], name: str) -> str:
 
 
 def _note(rows: Sequence[dict[str, Any]]) -> str:
-    row = rows[0]
-    note = report.note_of(row, "without AUC")
+    row, note = rows[0], report.note_of(rows, "without AUC")
     note += " Median bias: of ln(predicted / final)."
     if any(other["method"] == TRUTH for other in rows):
         note += f" {TRUTH}: expected GMV given the hidden effects."
@@ -144,8 +143,9 @@ def _note(rows: Sequence[dict[str, Any]]) -> str:
         note += f" interval over {report.clusters_of(row)}."
     reader = [other for other in rows if other["method"] == _FIRST]
     if row["auc_baseline"] and reader:
-        shares = [f"{name.upper()} {reader[0][f'{name}_diff_percent']:+.2f} %" for name in _SHOWN]
-        note += f" {_FIRST}, relative: {', '.join(shares)}."
+        per_cent = {name.upper(): reader[0][f"{name}_diff_percent"] for name in _SHOWN}
+        shares = [f"{name} {x:+.2f} %" for name, x in per_cent.items() if not math.isnan(x)]
+        note += f" {_FIRST}, relative: {', '.join(shares)}." * bool(shares)
     return note
 
 

@@ -59,7 +59,7 @@ class Group(report.Group):
         row["strongest_baseline"] = self.strongest(METRICS[0]) or None
         for metric in METRICS:
             row |= self.differences(metric, method, _FIRST)
-        row["clusters"] = "seeds" if self.over_seeds else "days"
+        row["clusters"] = self.clustering
         return row
 
 
@@ -98,10 +98,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def _note(rows: Sequence[dict[str, Any]]) -> str:
-    row = rows[0]
-    note = (
-        f"{report.note_of(row, 'of one class')} RI: per cent of the way from pre_trained to oracle."
-    )
+    row, note = rows[0], report.note_of(rows, "of one class")
+    note += " RI: per cent of the way from pre_trained to oracle."
     if row["strongest_baseline"]:
         note += (
             f" diff.: to {row['strongest_baseline']}, the baseline with the best NetCVR AUC, "

@@ -84,10 +84,13 @@ def score(result: StreamResult) -> pd.DataFrame:
 
 
 def _metrics(name: str, labels: np.ndarray, predicted: FloatArray) -> dict[str, float]:
-    if not labels.size:
-        return dict.fromkeys((f"{name}_{m}" for m in ("auc", "prauc", "nll", "pcoc")), np.nan)
-    found = evaluate(labels, predicted)
-    values = {"auc": found.auc, "prauc": found.pr_auc, "nll": found.nll, "pcoc": found.pcoc}
+    """All NaN without rows. Where training has diverged the NLL is infinite."""
+    values = dict.fromkeys(("auc", "prauc", "nll", "pcoc"), np.nan)
+    if not np.isfinite(predicted).all():
+        values["nll"] = np.inf
+    elif labels.size:
+        found = evaluate(labels, predicted)
+        values = {"auc": found.auc, "prauc": found.pr_auc, "nll": found.nll, "pcoc": found.pcoc}
     return {f"{name}_{metric}": value for metric, value in values.items()}
 
 

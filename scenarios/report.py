@@ -3,7 +3,8 @@
 Segments are not independent: those of a seed share its hidden effects, those of a day also what
 drift and training have made of them. Intervals therefore are t intervals over clusters of segments:
 seeds if there are at least `LEAST_SEEDS`, else days of each seed (then they are conditional on the
-worlds at hand).
+worlds at hand). Seeds of a data file share its clicks, and differ in training only: there clusters
+are days, each with the segments of all seeds.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -24,11 +25,11 @@ from scenarios import console
 from scenarios.comparison import Task
 from scenarios.plots import GREY, PALE, SMALL_SIZE
 from scenarios.results import CONFIDENCE, Interval
-from scenarios.tasks import Study, load_result, mean_of
+from scenarios.tasks import Study, has_diverged, load_result, mean_of
 
 LEAST_SEEDS = 3  # from here on seeds are the clusters
 ZERO, UNKNOWN = Interval(0.0, 0.0, 0.0), Interval(*[float("nan")] * 3)
-_DAYS_OF_A_SEED = 1_000  # more than a stream lasts
+_PLACES_OF_A_SEED = 1_000  # more than a stream has days or segments
 _MOST_DAYS = 13  # labels of an axis
 _NAME_GAP = 0.04  # of the height of a panel, between names of lines
 
@@ -64,7 +65,7 @@ def collect(
         keys = {"scenario": world.label, "setup": world.setup, "seed": world.seed}
         keys["method"] = task.name
         table = study.score(result)
-        for place, (name, value) in enumerate(keys.items()):
+        for place, (name, value) in enumerate({**keys, "is_file": world.is_file}.items()):
             table.insert(place, name, value)
         segments.append(table)
         known = {"clicks_a_day": world.clicks or None, "trained_rows": about["trained_rows"]}
@@ -101,7 +102,7 @@ class Group:
     """The methods of one scenario and set-up, over the same segments of the same seeds.
 
     Args:
-        segments: rows of `collect` of one scenario and set-up.
+        segments: rows of `collect` of one scenario and set-up. If `is_file`, seeds share clicks.
     """
 
     split: ClassVar[Split]
@@ -110,13 +111,27 @@ class Group:
     def __init__(self, segments: pd.DataFrame) -> None:
         self.methods = list(dict.fromkeys(segments["method"]))
         ordered = segments.sort_values(["seed", "segment"], kind="stable")
-        self.parts = {name: ordered[ordered["method"] == name] for name in self.methods}
+        self.parts = {
+            name: ordered.take(np.flatnonzero(ordered["method"] == name)) for name in self.methods
+        }
         first = self.parts[self.methods[0]]
         self.seed, self.segment = np.array(first["seed"]), np.array(first["segment"])
         self.num_seeds = np.unique(self.seed).size
-        self.over_seeds = self.num_seeds >= LEAST_SEEDS
+        self.is_file = bool(first["is_file"].all())
+        self.over_seeds = self.num_seeds >= LEAST_SEEDS and not self.is_file
         self.day = self.segment // round(1 / self.split.segment_days)  # of the stream, from 0
-        self.clusters = self.seed if self.over_seeds else self.seed * _DAYS_OF_A_SEED + self.day
+        self.clusters = self.seed if self.over_seeds else self.within_seeds(self.day)
+
+    def within_seeds(self, place: IntArray) -> IntArray:
+        """Clusters of the segments by seed and place; by place alone where seeds share clicks."""
+        return place if self.is_file else self.seed * _PLACES_OF_A_SEED + place
+
+    @property
+    def clustering(self) -> str:
+        """What intervals are over, as in the table."""
+        if self.over_seeds:
+            return "seeds"
+        return "days of the file" if self.is_file else "days"
 
     def column(self, method: str, name: str) -> FloatArray:
         """Values of every segment of every seed, NaN where undefined."""
@@ -129,30 +144,36 @@ class Group:
         return mean_of(self.column(method, name))
 
     def calibration(self, method: str, name: str, by: NDArray[Any]) -> FloatArray:
-        """Predicted over observed sum of all clicks with one value of `by`; NaN without any."""
+        """Predicted over observed sum of all clicks with one value of `by`.
+
+        NaN where nothing is observed, infinite where a prediction is not finite.
+        """
         _, place = np.unique(by, return_inverse=True)
-        predicted = np.bincount(place, self.column(method, f"{name}_predicted"))
+        sums = self.column(method, f"{name}_predicted")
+        predicted = np.bincount(place, np.where(np.isfinite(sums), sums, np.inf))
         observed = np.bincount(place, self.column(method, f"{name}_observed"))
         nothing = np.full(observed.size, np.nan)
         return np.divide(predicted, observed, out=nothing, where=observed > 0)
 
     def pcoc(self, method: str, name: str) -> float:
         """Mean over the seeds of predicted over observed sums."""
-        return slice_mean(self.calibration(method, name, self.seed)).mean
+        return mean_of(self.calibration(method, name, self.seed))
 
     def difference(self, metric: Metric, method: str, other: str) -> Interval:
-        """Of a method and another one, paired, with its interval."""
+        """Of a method and another one, paired, with its interval; unknown if one is infinite."""
         if not {method, other} <= self.parts.keys():
             return UNKNOWN
         if method == other:
             return ZERO
         if metric.of_sums:
             one, two = (self._miscalibration(name, metric.column) for name in (method, other))
-            return cluster_interval(one - two, np.arange(one.size))
-        one, two = (self.column(name, metric.column) for name in (method, other))
+            clusters = np.arange(one.size)
+        else:
+            one, two = (self.column(name, metric.column) for name in (method, other))
+            clusters = self.clusters
         if np.isinf(one).any() or np.isinf(two).any():
             return UNKNOWN
-        found = cluster_interval(one - two, self.clusters)
+        found = cluster_interval(one - two, clusters)
         return scaled(found, 100.0 / self.unit(metric)) if metric.relative else found
 
     def unit(self, metric: Metric) -> float:
@@ -160,26 +181,26 @@ class Group:
         return float("nan")
 
     def _miscalibration(self, method: str, column: str) -> FloatArray:
-        """|log PCOC| by cluster; 0 is calibrated.
+        """|log PCOC| by cluster; 0 is calibrated, NaN unknown, infinite: a prediction is.
 
         Of all rows of a cluster: that of single segments would mostly be the luck of few events.
         """
         with np.errstate(divide="ignore"):
-            logs = np.abs(np.log(self.calibration(method, column, self.clusters)))
-        return np.where(np.isfinite(logs), logs, np.nan)
+            return np.abs(np.log(self.calibration(method, column, self.clusters)))
 
     def strongest(self, metric: Metric, but: str = "") -> str:
-        """The baseline with the best mean, other than `but`; "" if there is none."""
+        """The baseline with the best mean, other than `but`; "" if there is none.
+
+        One that has diverged is none: it would be judged by the segments before.
+        """
 
         def level(name: str) -> float:
             if not metric.of_sums:
                 return metric.best * self.mean(name, metric.column)
-            known = self._miscalibration(name, metric.column)
-            return -float(np.nanmean(known)) if np.isfinite(known).any() else float("nan")
+            return -mean_of(self._miscalibration(name, metric.column))
 
-        levels = {
-            name: level(name) for name in self.baselines if name in self.parts and name != but
-        }
+        names = [name for name in self.baselines if name in self.parts and name != but]
+        levels = {name: level(name) for name in names if not has_diverged(self.parts[name])}
         levels = {name: value for name, value in levels.items() if value == value}
         return max(levels, key=lambda name: levels[name], default="")
 
@@ -251,17 +272,22 @@ def print_tables(
         console.print_table(title, header, [cells(row) for row in own], note(own))
 
 
-def note_of(row: dict[str, Any], why_left_out: str) -> str:
-    """What the numbers of a row are means over."""
+def note_of(rows: Sequence[dict[str, Any]], why_left_out: str) -> str:
+    """What the numbers of the rows are means over; names methods that have fewer segments."""
+    row = min(rows, key=lambda row: row["segments_left_out"])
     seeds, left_out = row["seeds"], row["segments_left_out"]
     over = f"{seeds} seed{'s' * (seeds > 1)}"
     note = f"Means over {row['segments']} segments of {over}, {row['test_clicks']:,} test clicks"
-    return note + f" ({left_out} segments {why_left_out} left out)" * (left_out > 0) + "."
+    more = {other["method"]: other["segments_left_out"] for other in rows}
+    parts = [f"{left_out} segments {why_left_out} left out"] * (left_out > 0)
+    parts += [f"of {name} {count} left out" for name, count in more.items() if count > left_out]
+    return note + f" ({', '.join(parts)})" * bool(parts) + "."
 
 
 def clusters_of(row: dict[str, Any]) -> str:
     """What the intervals of a row are over."""
-    return "the seeds" if row["clusters"] == "seeds" else "the days of each seed"
+    names = {"seeds": "the seeds", "days": "the days of each seed"}
+    return names.get(row["clusters"], "the days, all seeds together")
 
 
 def seeds_of(group: Group) -> str:
@@ -288,6 +314,8 @@ def plot_days(
 ) -> None:
     """Draws a column of some methods, day by day of the stream, and names the lines.
 
+    Infinite values are left out.
+
     Args:
         ax: with title and labels.
         group: of the methods.
@@ -298,14 +326,15 @@ def plot_days(
         bands: methods with 95 % intervals, over the seeds or else over the segments of the day.
         first: the method whose name is bold.
     """
-    clusters = group.seed
-    if not group.over_seeds:
-        clusters = group.seed * _DAYS_OF_A_SEED + group.segment
+    clusters = group.seed if group.over_seeds else group.within_seeds(group.segment)
+
+    def known(method: str) -> FloatArray:
+        values = group.column(method, column)
+        return np.where(np.isfinite(values), values, np.nan)
+
     days, ends = np.unique(group.day), {}
     for method in methods:
-        values = group.column(method, column)
-        if zero:
-            values = values - group.column(zero, column)
+        values = known(method) - known(zero) if zero else known(method)
         rows = [group.day == day for day in days]
         found = [cluster_interval(values[held], clusters[held]) for held in rows]
         mean, low, high = np.array(found).T

@@ -71,8 +71,10 @@ def is_finished(study: Study, task: Task, out: Path) -> bool:
 
 
 def check_span(click_time: IntArray, split: Split, name: str) -> None:
-    """Raises ValueError if a log ends before the last test clicks or starts too late."""
-    first, last = click_time[[0, -1]] / DAY_SECONDS if click_time.size else (0.0, 0.0)
+    """Raises ValueError if a log is empty, ends before the last test clicks or starts too late."""
+    if not click_time.size:
+        raise ValueError(f"{name}: has no clicks")
+    first, last = click_time[[0, -1]] / DAY_SECONDS
     if not (first < split.pretrain_days and last > split.stream_end_day):
         raise ValueError(
             f"{name}: its clicks must begin before day {split.pretrain_days:g} and go on after "
@@ -145,8 +147,20 @@ def load_about(task: Task, out: Path) -> dict[str, Any]:
 
 
 def mean_of(values: FloatArray) -> float:
-    """Mean over the segments where a metric is not NaN; infinite if it is so anywhere."""
-    return float("inf") if np.isinf(values).any() else slice_mean(values).mean
+    """Mean over the segments where a metric is not NaN; infinite if it is so anywhere.
+
+    NaN if it is so with both signs.
+    """
+    infinite = np.unique(values[np.isinf(values)])
+    if not infinite.size:
+        return slice_mean(values).mean
+    return float(infinite[0]) if infinite.size == 1 else float("nan")
+
+
+def has_diverged(scores: pd.DataFrame) -> bool:
+    """Whether some predictions were not finite, by their sums `*_predicted` in the segments."""
+    sums = [column for column in scores.columns if column.endswith("_predicted")]
+    return not np.isfinite(scores[sums].to_numpy(np.float64)).all()
 
 
 def run_tasks(study: Study, title: str, tasks: Sequence[Task], out: Path, jobs: int) -> int:
@@ -156,6 +170,7 @@ def run_tasks(study: Study, title: str, tasks: Sequence[Task], out: Path, jobs: 
         How many were run.
 
     Raises:
+        ValueError: a fault of a data file, before the first task.
         ValueError, RuntimeError: a task failed; names it. What is finished stays in the folder.
         KeyboardInterrupt: likewise.
     """
@@ -175,7 +190,9 @@ def run_tasks(study: Study, title: str, tasks: Sequence[Task], out: Path, jobs: 
                 done += 1
                 advance(note=f"{task.name} in {task.world.name}")
     except BaseException:
-        _tell(f"stopped: {taken + done} of {len(tasks)} results are in {out}; run again to go on")
+        if taken + done:
+            left = f"{taken + done} of {len(tasks)} results are in {out}"
+            _tell(f"stopped: {left}; run again to go on")
         raise
     return done
 
@@ -194,8 +211,16 @@ def code_digest() -> str:
     return digest.hexdigest()[:12]
 
 
+def _check_files(study: Study, todo: Sequence[Task], out: Path) -> None:
+    """Raises ValueError, FileNotFoundError if a data file of the tasks is not a log of them."""
+    files = {task.world.scenario: task.world for task in todo if task.world.is_file}
+    for world in files.values():
+        study.prepare(world, out)
+
+
 def _run_here(study: Study, todo: Sequence[Task], out: Path, jobs: int) -> Iterator[Task]:
     with one_thread():
+        _check_files(study, todo, out)
         for task in todo:
             _run_named(study, task, out)
             yield task
@@ -217,9 +242,11 @@ def _run_in_processes(study: Study, todo: Sequence[Task], out: Path, jobs: int) 
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(min(jobs, len(todo)), context, _start_worker, (context.Lock(),))
-    futures = {pool.submit(_work, study, task, out): task for task in todo}
     waiting = dict.fromkeys(todo)
     try:
+        if any(task.world.is_file for task in todo):
+            pool.submit(_check_files, study, todo, out).result()
+        futures = {pool.submit(_work, study, task, out): task for task in todo}
         for future in as_completed(futures):
             future.result()
             del waiting[futures[future]]
@@ -256,7 +283,7 @@ def _run_named(
     """`run_task`, whose errors say where they come from."""
     try:
         run_task(study, task, out, lock)
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:  # the user's
         raise ValueError(f"{task.name} in {task.world.name}: {error}") from error
     except Exception as error:
         kind = type(error).__name__
@@ -326,16 +353,23 @@ def tune(
         jobs: processes.
 
     Returns:
-        One row per method and rate: means over the segments.
+        One row per method and rate: means over the segments, NaN if training has diverged.
+
+    Raises:
+        ValueError: no method has a learning rate. Also as `run_tasks`.
     """
     world = world._replace(seed=TUNING_SEED)
     learning = [name for name in methods if not name.startswith("pre_")]
+    if not learning:
+        raise ValueError(f"--tune: no learning rate in --methods {','.join(methods)}")
     grid = [Task(world, name, rate) for name in learning for rate in rates]
     run_tasks(study, f"tune {world.name}", grid, out, jobs)
     rows = []
     for task in grid:
         scores = study.score(load_result(study, task, out)[0])
         means = {name: mean_of(np.asarray(scores[name])) for name in study.tuned}
+        if has_diverged(scores):  # else rates would be judged by the segments before
+            means = dict.fromkeys(study.tuned, float("nan"))
         where = {"scenario": world.label, "setup": world.setup}
         rows.append({**where, "method": task.method, "learning_rate": task.rate, **means})
     return rows

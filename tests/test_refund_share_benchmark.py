@@ -1,4 +1,5 @@
 import runpy
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -41,3 +42,18 @@ def test_differences_are_paired(benchmark):
     assert (row["method"], row["seeds"], row["pcoc"]) == ("truth", 2, pytest.approx(3.2))
     assert row["pcoc_diff"] == pytest.approx(0.2)
     assert row["pcoc_diff_high"] == pytest.approx(0.2 + 1.2706, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--seeds", "0,x", "--seeds: expected numbers >= 0 such as 0-9 or 1,4,7, got '0,x'"),
+        ("--scenario", "nothing", "scenario 'nothing' does not exist"),
+    ],
+)
+def test_user_errors_exit_with_2(monkeypatch, capsys, option, value, message):
+    monkeypatch.setattr(sys, "argv", ["refund_share", option, value])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(BENCHMARK), run_name="__main__")
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err

@@ -120,6 +120,20 @@ def test_the_calibrator_s_rate_is_its_own():
     assert pretraining.amounts(plain, 2) is pretraining.amounts(other, 2)
 
 
+def test_networks_are_shared_by_settings_that_they_do_not_depend_on():
+    pretraining = before()
+    plain, rate, epochs = (
+        GmvConfig(**SETTINGS | change)
+        for change in ({}, {"pretrain_learning_rate": 0.02}, {"pretrain_epochs": 2})
+    )
+    assert pretraining.router(plain) is pretraining.router(epochs)
+    assert pretraining.router(plain) is not pretraining.router(rate)
+    assert pretraining.calibrator(plain) is pretraining.calibrator(epochs)
+    assert pretraining.calibrator(plain) is pretraining.calibrator(rate)
+    assert pretraining.amounts(plain, 1) is not pretraining.amounts(epochs, 1)
+    assert pretraining.amounts(plain, 1) is not pretraining.amounts(rate, 1)
+
+
 def test_calibration_rows_are_the_purchases_of_clicks_that_buy_again():
     early = (DAY, (10, 7.0))  # buys once: none
     click, *bought = TIMELINE

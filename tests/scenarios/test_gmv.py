@@ -5,7 +5,6 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
-from trace_logs import DAY, SMALL, make_records
 from typer.testing import CliRunner
 
 from adsim.clicklog import MISSING
@@ -112,6 +111,17 @@ def test_errors_of_a_diverged_run_are_infinite():
     assert math.isnan(table.auc[0])
     assert tasks.mean_of(np.array(table.alpr)) == math.inf
     assert table.alpr[2] == 0
+    assert tasks.has_diverged(table)
+    assert not tasks.has_diverged(score(gmv_result()))
+
+
+def test_a_learning_rate_that_diverges_has_no_means(monkeypatch, tmp_path):
+    found = {1e-3: gmv_result(), 1e-2: gmv_result((80.0, 150.0, 300.0, math.nan))}
+    monkeypatch.setattr(tasks, "run_tasks", lambda *_: 0)
+    monkeypatch.setattr(tasks, "load_result", lambda _, task, __: (found[task.rate], {}))
+    good, bad = tasks.tune(STUDY, WORLD, ["pre_single", "reader"], list(found), tmp_path, 1)
+    assert good["auc"] == 1
+    assert all(math.isnan(bad[name]) for name in STUDY.tuned)
 
 
 def test_fair_methods_differ_in_what_their_names_say_only():
@@ -138,6 +148,7 @@ EXTRA_SETTINGS = {
         **{"gra_in_main": True, "target_zones": True},
     },
     "online_dual_hard": {"routing": "hard"},
+    "reader_hard": {"routing": "hard"},
     "oracle_independent": {"bottom": "independent"},
     "oracle_frozen": {"bottom": "frozen"},
 }
@@ -214,6 +225,12 @@ def test_presets_and_what_replaces_their_parts():
         (("--jobs", "0"), "--jobs: must be >= 1, got 0"),
         (("--data", "nowhere.txt"), "nowhere.txt does not exist"),
         (("--tune", "2"), "--tune: expected numbers in (0, 1]"),
+        (("--methods", ""), "method '' does not exist: one of pre_single, offline"),
+        (
+            ("--methods", "pre_single,pre_dual", "--tune", "1e-3"),
+            "--tune: no learning rate in --methods pre_single,pre_dual",
+        ),
+        (("--data", "."), "--data: must be a file, . is a folder"),
     ],
 )
 def test_user_errors_exit_with_2(arguments, message, tmp_path):
@@ -357,6 +374,7 @@ def test_a_log_file_is_compared_and_learning_rates_are_tuned(finished, tmp_path)
     assert status == 0
     (row,) = json.loads(text)["rows"]  # no truth is known
     assert (row["scenario"], row["seeds"]) == ("clicks", 1)
+    assert pd.read_parquet(tmp_path / "segments.parquet").is_file.all()
     generated = load_result(Task(WORLD, "online_single"), finished[0])[0]
     read = load_result(Task(World(str(file), "fair", 0, 0), "online_single"), tmp_path)[0]
     np.testing.assert_array_equal(read.gmv, generated.gmv)
@@ -372,21 +390,6 @@ def test_a_log_file_is_compared_and_learning_rates_are_tuned(finished, tmp_path)
     ]
     assert grid[0]["alpr"] != grid[1]["alpr"]
     assert (tmp_path / f"data-clicks-fair-{TUNING_SEED}" / "online_single@0.001.json").is_file()
-
-
-def test_a_log_that_is_too_short_is_refused(tmp_path):
-    file, records = tmp_path / "log.txt", make_records(50)
-    click = records.click_time % DAY
-    earlier = np.repeat(records.click_time - click, np.diff(records.offset))
-    bought = records.purchase_time - earlier
-    trace.write(file, records._replace(click_time=click, purchase_time=bought), SMALL)
-    status, _, err = adsim(
-        *("bench", "gmv", "--data", file, "--methods", "reader", "--jobs", 1),
-        *("--out", tmp_path / "out"),
-    )
-    assert status == 2
-    assert "begin before day 50 and go on after day 81.875, they span days 0.0" in err
-    assert "reader in data-log-fair-0" in err
 
 
 def test_extras_are_like_methods():

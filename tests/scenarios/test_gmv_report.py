@@ -22,7 +22,7 @@ from scenarios.gmv_report import (
 COLUMNS = ("auc", "acc", "alpr", "log_mae", "mae", "rmse", "mape", "log_bias")
 
 
-def segments(values, seeds=(0,), **columns):
+def segments(values, seeds=(0,), *, is_file=False, **columns):
     """A table of segments, eight a day: per method AUCs by segment, alike in every seed.
 
     `columns` give other values by method: numbers for all segments, or one per segment.
@@ -32,7 +32,7 @@ def segments(values, seeds=(0,), **columns):
         for seed in seeds:
             for k, auc in enumerate(aucs):
                 row = {"scenario": "s", "setup": "fair", "seed": seed, "method": method}
-                row |= {"segment": k, "clicks": 9} | dict.fromkeys(COLUMNS, 0.5)
+                row |= {"segment": k, "clicks": 9, "is_file": is_file} | dict.fromkeys(COLUMNS, 0.5)
                 row |= {"auc": auc, "gmv_predicted": 2.0, "gmv_observed": 1.0}
                 for name, by_method in columns.items():
                     if method in by_method:
@@ -98,6 +98,26 @@ def test_seeds_are_the_clusters_from_three_on():
     assert row["clusters"] == "seeds"
 
 
+def test_seeds_of_a_data_file_are_no_clusters():
+    # Noise of the clicks, common to all seeds: more seeds do not make it smaller.
+    auc = 0.6 + 0.1 * np.random.default_rng(0).normal(size=40)
+    values = {"online_single": [0.5] * 40, "reader": auc}
+    alone = Group(segments(values)).row("reader")
+    group = Group(segments(values, seeds=range(5), is_file=True))
+    row = group.row("reader")
+    assert (row["seeds"], row["segments"], row["clusters"]) == (5, 200, "days of the file")
+    assert alone["clusters"] == "days"
+    for end in ("", "_low", "_high"):
+        assert row[f"auc_diff{end}"] == pytest.approx(alone[f"auc_diff{end}"])
+    assert np.unique(group.clusters).tolist() == [0, 1, 2, 3, 4]
+    lines = [
+        plot_stream(Group(segments(values, seeds, is_file=True, alpr={"reader": auc})))
+        for seeds in ((0,), range(5))
+    ]
+    bands = [ax.collections[0].get_paths()[0].vertices for ax in lines]
+    np.testing.assert_allclose(*bands)
+
+
 def test_segments_without_auc_are_left_out_and_counted():
     row = Group(segments({"online_single": [0.5, math.nan, 0.7]})).row("online_single")
     assert (row["segments"], row["segments_left_out"]) == (2, 1)
@@ -111,6 +131,45 @@ def test_infinite_errors_stay_infinite_and_are_never_the_best():
     assert row["alpr"] == math.inf
     assert row["alpr_baseline"] == "pre_single"
     assert math.isnan(row["alpr_diff"])
+
+
+DIVERGED = {"auc": [0.9, math.nan], "alpr": [0.1, math.inf], "gmv_predicted": [1.0, math.nan]}
+
+
+@pytest.mark.parametrize("predicted", [math.nan, math.inf, -math.inf])
+def test_a_single_tower_that_has_diverged_is_not_the_best(predicted, capsys, tmp_path):
+    names = ("pre_single", "online_single", "reader")
+    broken = DIVERGED | {"gmv_predicted": [1.0, predicted], "log_bias": [0.0, math.nan]}
+    columns = {name: {"online_single": values} for name, values in broken.items()}
+    table = segments({name: [0.5, 0.5] for name in names}, **columns)
+    runs = [run(name) for name in names]
+    rows = {row["method"]: row for row in rows_of(table, runs)}
+    for name in ("auc", "alpr", "pcoc"):
+        assert {row[f"{name}_baseline"] for row in rows.values()} == {"pre_single"}
+    own = rows["online_single"]
+    assert (own["auc"], own["alpr"], own["pcoc"]) == (0.9, math.inf, math.inf)
+    assert own["auc_diff"] == pytest.approx(0.4)  # of the segment before
+    assert math.isnan(own["alpr_diff"])
+    assert math.isnan(own["pcoc_diff"])
+    print_rows(list(rows.values()))
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Means over 2 segments of 1 seed, 18 test clicks (of online_single 1 left out)." in text
+    assert save_figures(table, runs, tmp_path)[0].is_file()
+
+
+def test_a_diverged_reader_is_shown_as_far_as_it_is_known(capsys, tmp_path):
+    names = ("pre_single", "online_single", "reader")
+    columns = {name: {"reader": values} for name, values in DIVERGED.items()}
+    table = segments({name: [0.5, math.nan] for name in names}, **columns)
+    runs = [run(name) for name in names]
+    print_rows(rows_of(table, runs))
+    text = " ".join(capsys.readouterr().out.split())
+    assert "(1 segments without AUC left out)" in text
+    assert "reader, relative: AUC +80.00 %, ACC +0.00 %." in text
+    ax = plot_stream(Group(table))
+    (line,) = [line for line in ax.lines if line.get_lw() == 2.4]
+    assert line.get_ydata() == pytest.approx([0.1 - 0.5])  # of the day's first segment
+    assert save_figures(table, runs, tmp_path)[0].is_file()
 
 
 def test_absent_baselines_leave_unknown_numbers():

@@ -161,6 +161,11 @@ def test_presets_and_what_replaces_their_parts():
         (("--data", "nowhere.txt"), "nowhere.txt does not exist"),
         (("--tune", "fast"), "--tune: expected numbers in (0, 1]"),
         (("--scenario", "cascade", "--data", "."), "without --scenario or --clicks"),
+        (("--methods", ""), "method '' does not exist: one of pre_trained, oracle"),
+        (
+            ("--methods", "pre_trained", "--tune", "1e-3"),
+            "--tune: no learning rate in --methods pre",
+        ),
     ],
 )
 def test_user_errors_exit_with_2(arguments, message, tmp_path):
@@ -192,7 +197,7 @@ def test_a_log_that_is_too_short_is_refused(tmp_path):
     )
     assert status == 2
     assert "begin before day 10 and go on after day 24, they span days 0.00 to 0.01" in err
-    assert "tesla in data-log-fair-0" in err
+    assert "tesla in" not in err  # before the first task
 
 
 def test_json_has_all_keys_and_no_nan(finished):
@@ -277,7 +282,8 @@ def test_interrupt_and_failure_keep_finished_results(finished, monkeypatch, caps
     with pytest.raises(KeyboardInterrupt):
         run_tasks("", some, out, 1)
     assert "stopped: 1 of 3 results are in" in capsys.readouterr().err.replace("\n", " ")
-    for kind, seen in ((ValueError, ValueError), (ZeroDivisionError, RuntimeError)):
+    kinds = ((ValueError, ValueError), (FileNotFoundError, ValueError))
+    for kind, seen in (*kinds, (ZeroDivisionError, RuntimeError)):
 
         def fail(*_, kind=kind):
             raise kind("no luck")
@@ -291,11 +297,14 @@ def test_interrupt_and_failure_keep_finished_results(finished, monkeypatch, caps
 @pytest.mark.slow
 def test_processes_find_what_one_finds_and_tell_their_errors(finished, tmp_path):
     out, _, _ = finished
+    some = [*tasks_of(), Task(tasks_of()[0].world, "tesla", 2.0)]
+    with pytest.raises(ValueError, match=r"^tesla@2 in cascade_high_refund-fair-0: 1 val"):
+        run_tasks("", some, tmp_path, 2)
     file = tmp_path / "short.txt"
     cascade.write(file, make_records(50), tuple(range(1, 23)))
-    some = [*tasks_of(), Task(World(str(file), "fair", 0, 0), "tesla")]
-    with pytest.raises(ValueError, match=r"tesla in data-short-fair-0: .*must begin before day 10"):
-        run_tasks("", some, tmp_path, 2)
+    short = [Task(World(str(file), "fair", 0, 0), name) for name in ("bdl", "tesla")]
+    with pytest.raises(ValueError, match=r"^[^ ]*short.txt: its clicks must begin before day 10"):
+        run_tasks("", short, tmp_path, 2)
     same = [task for task in some if is_finished(task, tmp_path)]
     assert len(same) >= 2
     for task in same:

@@ -8,7 +8,7 @@ from scenarios.netcvr_report import METRICS, Group, plot_stream, rows_of
 from scenarios.report import cluster_interval
 
 
-def segments(values, seeds=(0,), **columns):
+def segments(values, seeds=(0,), *, is_file=False, **columns):
     """A table of segments: per method NetCVR AUCs, alike in every seed or by seed."""
     rows = []
     for method, aucs in values.items():
@@ -16,6 +16,7 @@ def segments(values, seeds=(0,), **columns):
             for k, value in enumerate(aucs[seed] if isinstance(aucs, dict) else aucs):
                 row = {"scenario": "s", "setup": "fair", "seed": seed, "method": method}
                 row |= {"segment": k, "clicks": 9, "netcvr_auc": value, "cvr_auc": value}
+                row["is_file"] = is_file
                 row |= dict.fromkeys(("cvr_nll", "netcvr_nll", "cvr_prauc", "netcvr_prauc"), 0.5)
                 for of in ("cvr", "netcvr", "refund"):
                     row |= {f"{of}_predicted": 2.0, f"{of}_observed": 1.0}
@@ -102,6 +103,28 @@ def test_differences_of_nll_and_refund_calibration_have_their_own_strongest_base
     np.testing.assert_allclose(row["refund_pcoc_diff"], np.log(2) - np.log(3))
     assert row["rfr_pcoc"] == 2
     assert row["clusters"] == "seeds"
+
+
+def test_seeds_of_a_data_file_share_its_days():
+    values = {"tesla": np.arange(20.0), "bdl": np.zeros(20)}
+    group = Group(segments(values, seeds=(0, 1, 2), is_file=True))
+    assert group.clusters.tolist() == [*[0] * 10, *[1] * 10] * 3
+    row = group.row("tesla")
+    # Two days with means 4.5 and 14.5: s = 10 / sqrt(2), over sqrt(2).
+    assert (row["seeds"], row["clusters"]) == (3, "days of the file")
+    np.testing.assert_allclose(row["netcvr_auc_diff_high"], 9.5 + stats.t.ppf(0.975, 1) * 5)
+
+
+def test_a_baseline_that_has_diverged_is_not_the_strongest():
+    table = segments({"bdl": [0.9, np.nan], "fnc": [0.6, 0.6], "tesla": [0.7, 0.7]})
+    broken = table.index[(table.method == "bdl") & (table.segment == 1)]
+    table.loc[broken, ["netcvr_nll", "refund_predicted"]] = np.inf
+    table.loc[broken, "netcvr_predicted"] = np.nan
+    rows = {row["method"]: row for row in rows_of(table, [run("bdl", 1, 1), run("fnc", 1, 1)])}
+    row = rows["tesla"]
+    assert row["strongest_baseline"] == row["refund_pcoc_baseline"] == "fnc"
+    assert rows["bdl"]["netcvr_nll"] == rows["bdl"]["netcvr_pcoc"] == np.inf
+    assert np.isnan(rows["bdl"]["refund_pcoc_diff"])
 
 
 def test_absent_methods_leave_unknown_numbers():
