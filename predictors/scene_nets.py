@@ -1,0 +1,228 @@
+"""What networks for several scenes share: one interface, layers, routing, parameter counts.
+
+A `SceneNet` maps ids (B, F) and scenes (B,) to logits (B, outputs). S is the number of scenes it
+is built for. Every such network also answers for a scene that it has never been trained on.
+
+Sources: the shape of the trunk (one set of embeddings, hidden layers that are shared and hidden
+layers per scene) is that of the public multi-scene benchmarks alipay/MMLRec and
+Xiaopengli1/Scenario-Wise-Rec; the answer for scenes never seen is a reconstruction.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding, layer_norm
+
+from predictors.nets import Fields
+
+
+class SceneSizes(NamedTuple):
+    """Of embeddings and hidden layers; networks without towers have bottom + tower as layers."""
+
+    dim: int  # columns of an embedding of an id
+    sd: float  # of the initial embeddings
+    bottom: tuple[int, ...]  # widths of the hidden layers that scenes share, where they share some
+    tower: tuple[int, ...]  # widths of the hidden layers of a scene, where it has its own
+    scene_dim: int  # columns of an embedding of a scene
+    scene_sd: float  # of the initial embeddings of scenes
+    normalise: bool = False  # hidden units over their layer, without weights, before the ReLU
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Of all hidden layers."""
+        return self.bottom + self.tower
+
+
+def activate(units: Tensor, normalise: bool) -> Tensor:
+    """ReLU of units (B, width).
+
+    Normalised, if at all, within a row: statistics of a batch would mix the scenes.
+    """
+    return torch.relu(layer_norm(units, units.shape[-1:]) if normalise else units)
+
+
+class Mlp(nn.Module):
+    """Linear layers with `activate` between: (B, inputs) to (B, outputs).
+
+    Args:
+        inputs: columns.
+        widths: of the hidden layers.
+        outputs: of a last layer without activation; None: the last hidden layer is the output.
+        normalise: see `activate`.
+    """
+
+    def __init__(
+        self, inputs: int, widths: Sequence[int], outputs: int | None, *, normalise: bool = False
+    ) -> None:
+        super().__init__()
+        sizes = [inputs, *widths] + ([] if outputs is None else [outputs])
+        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(sizes))
+        self.hidden, self.width, self.normalise = len(widths), sizes[-1], normalise
+
+    def forward(self, units: Tensor) -> Tensor:
+        """(B, inputs) to (B, outputs)."""
+        for place, layer in enumerate(self.layers):
+            units = layer(units)
+            if place < self.hidden:
+                units = activate(units, self.normalise)
+        return units
+
+
+def with_mean(weight: Tensor, known: Tensor) -> Tensor:
+    """Rows of S scenes and one more, (S + 1, ...): what is not known is the mean of what is.
+
+    Args:
+        weight: (S, ...).
+        known: (S,) bool; at least one.
+    """
+    mean = weight[known].mean(0, keepdim=True)
+    mask = known.view(-1, *[1] * (weight.dim() - 1))
+    return torch.cat([torch.where(mask, weight, mean), mean])
+
+
+def grouped(place: Tensor, apply: Callable[[int, Tensor], Tensor]) -> Tensor:
+    """Outputs (B, ...) of rows that are computed scene by scene, in the order of the rows.
+
+    Args:
+        place: (B,) int64, >= 0, B >= 1.
+        apply: to a place and the row numbers (n,) of that place, n >= 1; outputs (n, ...).
+    """
+    order = place.argsort(stable=True)
+    groups = order.split(place.bincount().tolist())
+    parts = [apply(each, rows) for each, rows in enumerate(groups) if len(rows)]
+    return torch.cat(parts)[order.argsort()]
+
+
+class SceneNet(nn.Module):
+    """Base of the networks for several scenes.
+
+    A scene that was never in a batch in training mode, whether its number is among 0..S-1 or not,
+    gets the mean of the parameters that the scenes seen select (embedding, bias, weighting); where
+    a scene has layers of its own, the mean of their logits.
+
+    Args:
+        fields: of the ids.
+        sizes: of the network.
+        num_scenes: S >= 1.
+        outputs: logits of a row, >= 1.
+        table: whether there is one set of embeddings of ids; else `logits` gets the ids.
+
+    Attributes:
+        seen: (S,) bool, scenes trained on so far; saved with the weights.
+
+    Raises:
+        ValueError: no scene, or no output.
+    """
+
+    seen: Tensor
+
+    def __init__(
+        self,
+        fields: Fields,
+        sizes: SceneSizes,
+        num_scenes: int,
+        outputs: int = 1,
+        *,
+        table: bool = True,
+    ) -> None:
+        super().__init__()
+        for name, value in {"num_scenes": num_scenes, "outputs": outputs}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be >= 1, got {value}")
+        self.sizes, self.num_scenes, self.outputs = sizes, num_scenes, outputs
+        self.inputs = len(fields.cardinalities) * sizes.dim
+        self.table = fields.table(sizes.dim, sizes.sd) if table else None
+        self.register_buffer("seen", torch.zeros(num_scenes, dtype=torch.bool))
+
+    def forward(self, ids: Tensor, scene: Tensor) -> Tensor:
+        """Logits (B, outputs) of ids (B, F) in scenes (B,), integers.
+
+        Raises:
+            ValueError: scenes of another shape, or not integers.
+        """
+        if scene.shape != ids.shape[:1] or scene.is_floating_point():
+            raise ValueError(
+                f"scene must be integers of shape ({len(ids)},), "
+                f"got {scene.dtype} of shape {tuple(scene.shape)}"
+            )
+        place = self.places(scene)
+        inputs = ids if self.table is None else embedding(ids, self.table).flatten(1)
+        return self.logits(inputs, place)
+
+    def logits(self, inputs: Tensor, place: Tensor) -> Tensor:
+        """(B, outputs) of embeddings (B, inputs) at places (B,) in 0..S; S is no known scene."""
+        raise NotImplementedError
+
+    def places(self, scene: Tensor) -> Tensor:
+        """Scenes (B,) as 0..S, where S is any other; in training mode they are seen from now on."""
+        known = (scene >= 0) & (scene < self.num_scenes)
+        place = torch.where(known, scene, self.num_scenes).long()
+        if self.training:
+            self.seen[place[known]] = True
+        return place
+
+    def known(self) -> Tensor:
+        """(S,) bool, scenes of which a mean is taken: those seen, or all before any training."""
+        return self.seen.clone() if self.seen.any() else torch.ones_like(self.seen)
+
+    def rows(self, weight: Tensor) -> Tensor:
+        """Rows (S + 1, ...) of parameters (S, ...), by place."""
+        # Reconstruction: no source says what a new scene gets. The mean adds no parameter, and is
+        # where the shared layers expect their inputs.
+        return with_mean(weight, self.known())
+
+    def by_scene(self, place: Tensor, apply: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """Logits (B, outputs) where scenes have layers of their own.
+
+        Args:
+            place: (B,) in 0..S.
+            apply: to a scene in 0..S-1 and row numbers (n,); logits (n, outputs).
+        """
+        if not len(place):
+            return torch.zeros(0, self.outputs, device=place.device)
+        known = self.known().nonzero().flatten().tolist()
+
+        def mean(each: int, rows: Tensor) -> Tensor:
+            scenes = [each] if each in known else known
+            return torch.stack([apply(scene, rows) for scene in scenes]).mean(0)
+
+        return grouped(place, mean)
+
+    def scene_table(self) -> nn.Parameter:
+        """New embeddings of the scenes (S, scene_dim)."""
+        return nn.Parameter(
+            self.sizes.scene_sd * torch.randn(self.num_scenes, self.sizes.scene_dim)
+        )
+
+    def scene_bias(self) -> nn.Parameter:
+        """New biases of the scenes' logits (S, outputs), zero."""
+        return nn.Parameter(torch.zeros(self.num_scenes, self.outputs))
+
+
+class ParameterCount(NamedTuple):
+    """Numbers of trainable parameters."""
+
+    total: int  # all
+    tables: int  # of these, embeddings of ids
+    per_scene: int  # more for one more scene, embeddings of ids included
+
+
+def num_parameters(net: nn.Module) -> int:
+    """Trainable parameters."""
+    return sum(weight.numel() for weight in net.parameters() if weight.requires_grad)
+
+
+def count_parameters(build: Callable[[int], nn.Module], num_scenes: int) -> ParameterCount:
+    """Parameters of a kind of network, in all and for one more scene.
+
+    Args:
+        build: makes the network for a number of scenes.
+        num_scenes: S >= 1.
+    """
+    net, more = build(num_scenes), build(num_scenes + 1)
+    total = num_parameters(net)
+    tables = sum(w.numel() for name, w in net.named_parameters() if name.split(".")[-1] == "table")
+    return ParameterCount(total, tables, num_parameters(more) - total)
