@@ -22,6 +22,21 @@ def whole_seconds(hours: FloatArray) -> IntArray:
     return np.floor(hours * HOUR_SECONDS + _ROUNDING).astype(np.int64)
 
 
+def last_second(window: Window, since: int) -> int:
+    """The whole second in which a window ends, at least `since`, when the one before it ended.
+
+    Raises:
+        ValueError: the window has events and ends earlier.
+    """
+    now = int(whole_seconds(np.array(window.now_hours)))
+    if now < since and window.events.kind.size:
+        raise ValueError(
+            f"window must end at or after second {since}, ends at {now}: for another "
+            f"campaign fit or load a predictor anew"
+        )
+    return max(now, since)
+
+
 class OpenClicks:
     """The clicks that may still bring training rows, with what has been seen of them.
 
@@ -53,13 +68,8 @@ class OpenClicks:
         Raises:
             ValueError: the window has events and ends before the one before it.
         """
-        events, now = window.events, int(whole_seconds(np.array(window.now_hours)))
-        if now < self.since and events.kind.size:
-            raise ValueError(
-                f"window must end at or after second {self.since}, ends at {now}: for another "
-                f"campaign fit or load a predictor anew"
-            )
-        self.now, seconds = max(now, self.since), whole_seconds(events.time_hours)
+        events, self.now = window.events, last_second(window, self.since)
+        seconds = whole_seconds(events.time_hours)
         new = events.kind == EventKind.CLICK
         if new.any():
             if self.known_from < 0:

@@ -19,7 +19,7 @@ from adsim.clicklog import MISSING, ClickLog
 from adsim.purchaselog import PurchaseLog
 from adsim.types import BoolArray, EventKind, FloatArray, IntArray, Window
 from predictors.delivery import check_log
-from predictors.open_clicks import whole_seconds
+from predictors.open_clicks import last_second, whole_seconds
 
 ATTRIBUTION_SECONDS = 604_800  # 7 days, as published
 MAX_PURCHASES = 32_767  # of a click: events number them in 16 bits
@@ -114,13 +114,7 @@ class OpenPurchases:
         Raises:
             ValueError: the window has events and ends before the one before it.
         """
-        events, now = window.events, int(whole_seconds(np.array(window.now_hours)))
-        if now < self.since and events.kind.size:
-            raise ValueError(
-                f"window must end at or after second {self.since}, ends at {now}: for another "
-                f"campaign fit or load a predictor anew"
-            )
-        self.now = max(now, self.since)
+        events, self.now = window.events, last_second(window, self.since)
         bought = events.kind == EventKind.PURCHASE
         click_id, seconds = events.click_id[bought], whole_seconds(events.time_hours[bought])
         clicks = window.clicks

@@ -46,7 +46,7 @@ from predictors.nets import (
     weighted_bce,
 )
 from predictors.neural import NeuralPredictor
-from predictors.open_clicks import whole_seconds
+from predictors.open_clicks import last_second, whole_seconds
 from predictors.purchase_rows import ATTRIBUTION_SECONDS, MAX_PURCHASES, num_purchases
 from predictors.purchase_stream import READER_SPLIT
 from predictors.stream import Split
@@ -144,13 +144,7 @@ class PendingPurchases:
         Raises:
             ValueError: the window has events and ends before the one before it.
         """
-        events, now = window.events, int(whole_seconds(np.array(window.now_hours)))
-        if now < self.since and events.kind.size:
-            raise ValueError(
-                f"window must end at or after second {self.since}, ends at {now}: for another "
-                f"campaign fit or load a predictor anew"
-            )
-        self.now = max(now, self.since)
+        events, self.now = window.events, last_second(window, self.since)
         key = events.click_id * _NUMBERS + events.order_id
         seconds = whole_seconds(events.time_hours)
         place = np.searchsorted(window.clicks.impression_id, events.click_id)
