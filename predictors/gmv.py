@@ -141,32 +141,44 @@ class GmvPredictor(NeuralPredictor[GmvRows]):
             rows: N rows of this predictor's rule.
             features: (N, F) categorical ids.
         """
+        return self.labelled(self.unlabelled(rows, features), rows)
+
+    def unlabelled(self, rows: PurchaseRows, features: np.ndarray) -> GmvRows:
+        """Rows as tensors, with the amounts seen as targets, before any network is asked."""
         ids = self.fields.encode(features).to(self.device)
-        batch = GmvRows(
+        nothing = torch.zeros(len(ids), device=self.device)
+        return GmvRows(
             ids,
             target=torch.log1p(self._column(rows.gmv)),
-            several=self.shares(self._known_kind(ids, rows)),
+            several=nothing,
             window_end=self._column(rows.kind == RowKind.WINDOW_END),
-            unlearn=torch.zeros(len(ids), device=self.device),
+            unlearn=nothing,
         )
-        return self._with_targets(batch, rows)
 
-    def _known_kind(self, ids: Tensor, rows: PurchaseRows) -> Tensor:
+    def labelled(self, batch: GmvRows, rows: PurchaseRows) -> GmvRows:
+        """The rows with shares of the towers and targets, from networks that do not learn."""
+        router = self.repurchase_probability(batch.ids)
+        batch = batch._replace(several=self.shares(self._known_kind(router, rows)))
+        return self._with_targets(batch, rows, router)
+
+    def _known_kind(self, router: Tensor, rows: PurchaseRows) -> Tensor:
         """P(several purchases) (N,) as far as it is known when the row is due.
 
         1 from the second purchase on; at the end of the window the truth; else the router's.
         """
         if self.towers == 1:
-            return torch.zeros(len(ids), device=self.device)
+            return router
         known = (rows.count > 1) | (rows.kind == RowKind.WINDOW_END)
-        several = self.repurchase_probability(ids)
-        return torch.where(self._mask(known), self._column(rows.count > 1), several)
+        return torch.where(self._mask(known), self._column(rows.count > 1), router)
 
     def _mask(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self.device)
 
-    def _with_targets(self, batch: GmvRows, rows: PurchaseRows) -> GmvRows:
-        """The rows with the targets of the method; that they have are the amounts seen so far."""
+    def _with_targets(self, batch: GmvRows, rows: PurchaseRows, router: Tensor) -> GmvRows:
+        """The rows with the targets of the method; that they have are the amounts seen so far.
+
+        `router`: (N,) its P(several purchases), at its temperature.
+        """
         return batch
 
     def _train(self, rows: GmvRows, rule: str, step: Callable[[GmvRows], float]) -> None:

@@ -81,9 +81,11 @@ class _Oracle(GmvPredictor):
         """As of all methods, but with the final amount and number of purchases."""
         totals = self.open.totals()
         final = rows._replace(gmv=totals.gmv[rows.click], count=totals.number[rows.click])
-        batch = super().tensors(final, features)
-        # With one tower `several` has no effect.
-        return batch._replace(several=self._column(final.count > 1))
+        return super().tensors(final, features)
+
+    def labelled(self, batch: GmvRows, rows: PurchaseRows) -> GmvRows:
+        """With the kind of each click, which a single tower does not look at."""
+        return batch._replace(several=self._column(rows.count > 1))
 
 
 @register_predictor("oracle_single")

@@ -84,12 +84,12 @@ class Reader(GmvPredictor):
         super()._reset()
         self.rule = "purchases_and_ends" if self.config.window_ends else "purchases"
 
-    def _with_targets(self, batch: GmvRows, rows: PurchaseRows) -> GmvRows:
+    def _with_targets(self, batch: GmvRows, rows: PurchaseRows, router: Tensor) -> GmvRows:
         if not self.config.calibrate:
             return batch
         # At the end of a window `rows` hold amount, number and time of the last purchase: what it
         # was taught comes out again, but for r, which is now known to be 1 if there were several.
-        several = self._taught_kind(batch, rows)
+        several = self._taught_kind(router, rows)
         if self.config.target_zones or self.config.official_quirks:
             several = self.shares(several)
         delta = self._deltas(batch.ids, rows)
@@ -97,10 +97,9 @@ class Reader(GmvPredictor):
         end = batch.window_end > 0
         return batch._replace(target=torch.where(end, batch.target, taught), unlearn=taught)
 
-    def _taught_kind(self, batch: GmvRows, rows: PurchaseRows) -> Tensor:
+    def _taught_kind(self, router: Tensor, rows: PurchaseRows) -> Tensor:
         """P(several purchases) (N,) for the labels of purchases: 1 from the second one on."""
-        several = self.repurchase_probability(batch.ids)
-        return torch.where(self._mask(rows.count > 1), 1.0, several)
+        return torch.where(self._mask(rows.count > 1), 1.0, router)
 
     def _deltas(self, ids: Tensor, rows: PurchaseRows) -> Tensor:
         """The calibrator's estimates (N,), natural."""

@@ -8,7 +8,6 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-import torch
 
 from adsim.datasets import trace
 from adsim.purchaselog import PurchaseLog, from_trace, generate_purchases
@@ -144,15 +143,12 @@ def measure_overhead(task: Task, out: Path) -> tuple[float, float]:
     def due(bare: GmvPredictor, window: Window) -> tuple[Any, Any]:
         bare.open.update(window)
         rows, features = bare.open.due()
-        seen = torch.log1p(bare._column(rows.gmv))
-        batch = bare.tensors(rows, features)._replace(target=seen)
+        batch = bare.unlabelled(rows, features)
         bare.open.close()
         return rows, batch
 
     def train(bare: GmvPredictor, ready: tuple[Any, Any]) -> None:
         rows, batch = ready
-        several = bare.shares(bare._known_kind(batch.ids, rows))
-        batch = bare._with_targets(batch._replace(several=several), rows)
-        bare._train(batch, bare.rule, bare._step)
+        bare._train(bare.labelled(batch, rows), bare.rule, bare._step)
 
     return tasks.measure_overhead(STUDY, task, out, due, train)
