@@ -5,7 +5,8 @@ import sys
 import pandas as pd
 import pytest
 
-from scenarios.cli import app, parse_overrides, parse_seeds
+from scenarios.bench_cli import parse_seeds
+from scenarios.cli import app, parse_overrides
 
 SMALL = (
     *("--set", "time.num_ticks=12", "--set", "traffic.impressions_per_tick=40"),

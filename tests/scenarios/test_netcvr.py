@@ -9,7 +9,7 @@ from cascade_logs import make_records
 from adsim.datasets import cascade
 from predictors.metrics import evaluate
 from predictors.stream import StreamResult
-from scenarios import cli, netcvr, netcvr_tasks, tasks
+from scenarios import bench_cli, cli, netcvr, netcvr_tasks, tasks
 from scenarios.comparison import TUNING_SEED, Task, World
 from scenarios.netcvr import (
     BASELINES,
@@ -123,8 +123,8 @@ def test_published_methods_follow_the_published_code():
 
 
 def test_help_lists_all_methods():
-    assert cli._METHODS.split(", ") == list(METHODS)
-    assert cli._EXTRAS.split(", ") == list(EXTRAS)
+    assert bench_cli._METHODS.split(", ") == list(METHODS)
+    assert bench_cli._EXTRAS.split(", ") == list(EXTRAS)
 
 
 def test_methods_are_chosen_by_name_and_group():
