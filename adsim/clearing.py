@@ -24,14 +24,23 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from adsim.kernels import CLICKS, CONTEXT, ITEM, P_CLICK, PCTR, PRICE, SPEND, USER, WINS
+from adsim.kernels import (
+    CLICKS,
+    CONTEXT,
+    ITEM,
+    P_CLICK,
+    PCTR,
+    PRICE,
+    SPEND,
+    USER,
+    WINS,
+    is_clicked,
+)
 from adsim.rng import ID_STRIDE, Stream, philox, to_uniform
 
 FIRST_PRICE, GSP, VCG = 0, 1, 2
 MAX_SLOTS = 8
-_EXPOSURE, _OUTCOME = np.uint64(Stream.EXPOSURE), np.uint64(Stream.OUTCOME)
-_RIVAL_CLICK = np.uint64(Stream.RIVAL_CLICK)
-_ZERO = np.uint64(0)
+_EXPOSURE, _RIVAL_CLICK = np.uint64(Stream.EXPOSURE), np.uint64(Stream.RIVAL_CLICK)
 
 
 class Field(NamedTuple):
@@ -204,8 +213,7 @@ def clear_population(
                 if not is_seen(seeds[e], impression, exposure[j], j):
                     continue
                 if a == 0:
-                    w = philox(seeds[e], _OUTCOME, impression, _ZERO)
-                    hit = to_uniform(w[0]) < floats[P_CLICK, e, i]
+                    hit = is_clicked(seeds[e], impression, floats[P_CLICK, e, i])
                     cost = min(due[j] / own_pctr if per_click else due[j], own)
                     won[e, i], price[e, i], clicked[e, i] = True, cost, hit
                     totals[e, WINS] += 1

@@ -85,7 +85,24 @@ class EntitiesConfig(Model):
     activity_exponent: NonNegative = 0.6
     """The same for how often users, contexts and items are drawn."""
     scene_exponent: NonNegative = 0.8
-    """The same for the scenes' shares of traffic."""
+    """The same for the scenes' shares of traffic, cold ones left out."""
+    cold_scenes: Annotated[int, Field(ge=0)] = 0
+    """Scenes of little traffic, the last ones; fewer than `num_scenes`."""
+    cold_share: Annotated[float, Field(gt=0, lt=1)] = 0.0015
+    """Share of the traffic of each cold scene; together below 1."""
+
+    @model_validator(mode="after")
+    def _cold(self) -> Self:
+        if self.cold_scenes >= self.num_scenes:
+            raise ValueError(
+                f"cold_scenes must be < num_scenes = {self.num_scenes}, got {self.cold_scenes}"
+            )
+        if self.cold_scenes * self.cold_share >= 1:
+            raise ValueError(
+                f"cold_share must be < 1 / cold_scenes = {1 / self.cold_scenes:g}, "
+                f"got {self.cold_share:g}"
+            )
+        return self
 
 
 class HeadConfig(Model):
@@ -94,7 +111,8 @@ class HeadConfig(Model):
     sd: NonNegative
     """Standard deviation of the summed main effects over impressions, logits."""
     interaction_sd: NonNegative = 0.0
-    """Standard deviation of the user x item x scene interaction, logits."""
+    """Standard deviation of the user x item x scene interaction, logits. Root mean square over
+    structures: in a single one it is about 20 % higher or lower (docs/model.md)."""
     drift_share: Probability | None = None
     """Share of this response's main-effect variance that drifts; None: `drift.share`."""
 

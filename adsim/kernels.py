@@ -146,6 +146,13 @@ def draw(
             floats[VALUE, e, i] = p_click * p_buy * tables.list_price[ints[ITEM, e, i]] * margin
 
 
+@njit
+def is_clicked(seed, impression, p_click):
+    """Whether an impression that is shown is clicked; word 0 of its OUTCOME block."""
+    w = philox(seed, _OUTCOME, impression, _ZERO)
+    return to_uniform(w[0]) < p_click
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def clear_prices(
     worlds, seeds, tick, count, floats, bids, budget_left, reserve, first_price, per_click,
@@ -176,9 +183,8 @@ def clear_prices(
                     continue
             if first_price:
                 due = bid
-            w = philox(seeds[e], _OUTCOME, first + np.uint64(i), _ZERO)
             won[e, i], price[e, i] = True, due
-            clicked[e, i] = to_uniform(w[0]) < floats[P_CLICK, e, i]
+            clicked[e, i] = is_clicked(seeds[e], first + np.uint64(i), floats[P_CLICK, e, i])
             totals[e, WINS] += 1
             if clicked[e, i]:
                 totals[e, CLICKS] += 1

@@ -56,6 +56,13 @@ class Tables(NamedTuple):
     item_alias: Alias  # over the positions of a catalogue
 
 
+def scene_shares(entities: EntitiesConfig) -> FloatArray:
+    """Shares (scenes,) of the traffic: a Zipf law over the usual scenes, then the cold ones."""
+    cold = np.full(entities.cold_scenes, entities.cold_share)
+    usual = zipf_weights(entities.num_scenes - cold.size, entities.scene_exponent)
+    return np.concatenate([(1.0 - cold.sum()) * usual, cold])
+
+
 class FieldEffects(NamedTuple):
     """Hidden effects of the field values of one kind of entity."""
 
@@ -124,7 +131,7 @@ class Structure:
         self.item_weights = zipf_weights(entities.items_per_advertiser, activity)
         within = rng.permutation(zipf_weights(scenes.size, activity))
         totals = np.bincount(scenes, within, minlength=num_scenes)
-        share = zipf_weights(num_scenes, entities.scene_exponent)
+        share = scene_shares(entities)
         self.context_weights = within * (share / np.maximum(totals, 1e-300))[scenes]
         self.context_weights /= self.context_weights.sum()
         self.user_alias = alias_table(self.user_weights)

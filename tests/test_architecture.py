@@ -51,6 +51,7 @@ ADSIM_ORDER = (
     "env",
     "vector_env",
     "clicklog",
+    "impressionlog",
     "purchaselog",
     "checks",
 )
@@ -59,6 +60,7 @@ ADSIM_ORDER = (
 ALLOWED = {
     "predictors": {
         *("adsim.types", "adsim.config", "adsim.log", "adsim.clicklog", "adsim.purchaselog"),
+        "adsim.impressionlog",
     },
     "agents": {"adsim.types"},
 }
