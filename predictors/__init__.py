@@ -11,6 +11,8 @@ from predictors.pretraining import NetCVRConfig, Pretraining
 from predictors.rates import RunningRatePredictor
 from predictors.reader import Reader, ReaderConfig
 from predictors.refund_share import RefundShare, RefundShareConfig, RefundSharePretraining
+from predictors.scene_pretraining import MiDpgSettings, SceneConfig, ScenePretraining
+from predictors.scenes import ScenePredictor
 from predictors.tesla import Tesla, TeslaConfig
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "GmvConfig",
     "GmvPredictor",
     "GmvPretraining",
+    "MiDpgSettings",
     "NetCVRConfig",
     "NetCVRPredictor",
     "OraclePredictor",
@@ -29,6 +32,9 @@ __all__ = [
     "RefundShareConfig",
     "RefundSharePretraining",
     "RunningRatePredictor",
+    "SceneConfig",
+    "ScenePredictor",
+    "ScenePretraining",
     "Tesla",
     "TeslaConfig",
     "gmv_baselines",

@@ -101,8 +101,9 @@ RULES: dict[str, Rule] = {
     "defer": Rule((_AT_WINDOW, _CONVERTED, _NEVER, _REFUNDED), "payments"),
     "ddfm": Rule(_DDFM, "payments"),
     "tesla": Rule((_AT_WINDOW, _RECAPTURED, _UNREFUNDED, _REFUNDED), "refund_rows"),
+    "matured": Rule((Emit("matured", "all", "converters"),), "nothing"),
 }
-"""Delivery rule of each method, and of DFSN's satellite networks."""
+"""Delivery rule of each NetCVR method, of DFSN's satellite networks, and of CVR in scenes."""
 
 
 class Rows(NamedTuple):

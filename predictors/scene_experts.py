@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from predictors.scene_nets import Mlp, SceneNet, SceneSizes
+from predictors.scene_nets import Mlp, SceneNet, SceneSizes, check_least
 
 
 class SharedBottom(SceneNet):
@@ -54,12 +54,13 @@ class Mmoe(SceneNet):
 
     Args:
         args: see `SceneNet`.
-        experts: number of experts, each with the lower layers.
+        experts: number of experts, each with the lower layers; >= 1.
         options: see `SceneNet`.
     """
 
     def __init__(self, *args: Any, experts: int = 4, **options: Any) -> None:
         super().__init__(*args, **options)
+        check_least(1, experts=experts)
         self.experts = _experts(self.inputs, self.sizes, experts)
         width = ([self.inputs, *self.sizes.bottom])[-1]
         scenes = range(self.num_scenes)
@@ -120,9 +121,9 @@ class Ple(SceneNet):
 
     Args:
         args: see `SceneNet`.
-        own: experts of a scene and level.
-        shared: shared experts of a level.
-        levels: each with the lower layers; 1 is the paper's CGC.
+        own: experts of a scene and level, >= 1.
+        shared: shared experts of a level, >= 1.
+        levels: each with the lower layers, >= 1; 1 is the paper's CGC.
         options: see `SceneNet`.
     """
 
@@ -130,6 +131,7 @@ class Ple(SceneNet):
         self, *args: Any, own: int = 1, shared: int = 2, levels: int = 2, **options: Any
     ) -> None:
         super().__init__(*args, **options)
+        check_least(1, own=own, shared=shared, levels=levels)
         width = ([self.inputs, *self.sizes.bottom])[-1]
         self.levels = nn.ModuleList(
             _Extraction(

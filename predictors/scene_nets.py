@@ -36,6 +36,13 @@ class SceneSizes(NamedTuple):
         return self.bottom + self.tower
 
 
+def check_least(least: int, **values: int) -> None:
+    """Raises ValueError if one of some named numbers is less than `least`."""
+    for name, value in values.items():
+        if value < least:
+            raise ValueError(f"{name} must be >= {least}, got {value}")
+
+
 def activate(units: Tensor, normalise: bool) -> Tensor:
     """ReLU of units (B, width).
 
@@ -129,9 +136,7 @@ class SceneNet(nn.Module):
         table: bool = True,
     ) -> None:
         super().__init__()
-        for name, value in {"num_scenes": num_scenes, "outputs": outputs}.items():
-            if value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}")
+        check_least(1, num_scenes=num_scenes, outputs=outputs)
         self.sizes, self.num_scenes, self.outputs = sizes, num_scenes, outputs
         self.inputs = len(fields.cardinalities) * sizes.dim
         self.table = fields.table(sizes.dim, sizes.sd) if table else None

@@ -18,7 +18,7 @@ from torch.nn.functional import linear
 from predictors.mi_dpg import MiDpg
 from predictors.nets import Fields
 from predictors.scene_experts import Mmoe, Ple, SharedBottom
-from predictors.scene_nets import Mlp, SceneNet, SceneSizes, activate, with_mean
+from predictors.scene_nets import Mlp, SceneNet, SceneSizes, activate, check_least, with_mean
 
 
 class SharedMlp(SceneNet):
@@ -110,6 +110,7 @@ class Star(SceneNet):
         self, *args: Any, partitioned: bool = True, auxiliary: int = 16, **options: Any
     ) -> None:
         super().__init__(*args, **options)
+        check_least(0, auxiliary=auxiliary)
         sizes = self.sizes
         self.norm = PartitionedNorm(self.inputs, self.num_scenes) if partitioned else None
         self.mlp = Mlp(self.inputs, sizes.widths, self.outputs, normalise=sizes.normalise)
@@ -156,13 +157,14 @@ class GeneratedLinear(nn.Module):
         inputs: columns.
         outputs: columns.
         scene_dim: of an embedding of a scene.
-        rank: k; None: as above.
+        rank: k >= 1; None: as above.
     """
 
     def __init__(self, inputs: int, outputs: int, scene_dim: int, rank: int | None = None) -> None:
         super().__init__()
         small = min(inputs, outputs)
-        self.rank = rank or math.ceil(small / 16)
+        self.rank = math.ceil(small / 16) if rank is None else rank
+        check_least(1, rank=self.rank)
         wide = max(math.ceil(small / 4), self.rank)
         self.enter = nn.Sequential(
             nn.Linear(inputs, wide, bias=False), nn.Linear(wide, self.rank, bias=False)
@@ -233,12 +235,13 @@ class PepNet(SceneNet):
 
     Args:
         args: see `SceneNet`.
-        gate_width: hidden units of a gate.
+        gate_width: hidden units of a gate, >= 1.
         options: see `SceneNet`.
     """
 
     def __init__(self, *args: Any, gate_width: int = 16, **options: Any) -> None:
         super().__init__(*args, **options)
+        check_least(1, gate_width=gate_width)
         sizes = self.sizes
         self.scene, self.bias = self.scene_table(), self.scene_bias()
         self.mlp = Mlp(self.inputs, sizes.widths, self.outputs, normalise=sizes.normalise)

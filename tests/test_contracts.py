@@ -24,6 +24,7 @@ from predictors import (
     NetCVRPredictor,
     RefundShare,
     RefundShareConfig,
+    ScenePredictor,
 )
 from predictors.purchase_rows import purchases_known_at
 from predictors.stream import Split
@@ -124,6 +125,12 @@ def gmv_pretraining():
     return GmvPretraining(purchases(), SPLIT)
 
 
+@cache
+def clicks():
+    """Clicks of a small world, known when the stream starts."""
+    return small_predictors.stream().history()
+
+
 def make_predictor(name):
     """A predictor; a neural one has learned from clicks of a small world."""
     make, fields = PREDICTORS[name], purchases().cardinalities
@@ -132,6 +139,9 @@ def make_predictor(name):
     if issubclass(make, GmvPredictor):
         predictor = small_gmv.new_predictor(name, fields, attribution_seconds=WEEK)
         return predictor.fit(purchases(), SPLIT, pretraining=gmv_pretraining())
+    if issubclass(make, ScenePredictor):
+        config = make.config_class(embedding_dim=2, bottom=(8,), tower=(4,), batch_size=32)
+        return make(clicks().cardinalities, config).fit(clicks(), small_predictors.SPLIT)
     if make is RefundShare:
         return RefundShare(fields, RefundShareConfig(batch_size=16)).fit(purchases(), SPLIT)
     return make()

@@ -11,8 +11,9 @@ from typer.main import get_command
 
 import adsim  # noqa: F401 - registers the environments
 from adsim.observation import PacingFeatures
+from adsim.source import SyntheticSource
 from agents import AGENTS
-from predictors import PREDICTORS, ReaderConfig, RefundShareConfig, TeslaConfig
+from predictors import PREDICTORS, ReaderConfig, RefundShareConfig, ScenePredictor, TeslaConfig
 from predictors.delivery import RULES
 from scenarios import gmv, load, names, netcvr
 from scenarios.cli import app
@@ -23,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 PREDICTORS_PAGE = ROOT / "docs" / "predictors.md"
 GMV_PAGE = ROOT / "docs" / "gmv.md"
+SCENES_PAGE = ROOT / "docs" / "scenes.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
 TINY = {
     "time.num_ticks": 4,
@@ -157,12 +159,27 @@ def test_examples_on_gmv_run_in_their_order(capsys, tmp_path, monkeypatch):
     assert space["stream"].log.click_time.size == space["log"].click_time.size
 
 
+# Slow, 5 s: two networks are pre-trained on some 27,000 rows each, one on 38,000.
+@pytest.mark.slow
+def test_examples_on_scenes_run_in_their_order(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    space, printed, _ = run_examples(SCENES_PAGE, capsys)
+    assert [line.split(":")[0] for line in printed[0]] == ["scene_input", "mi_dpg"]
+    assert all(line.endswith(", 9 a scene") for line in printed[0])
+    assert 0 < space["online"].bounds[-1] <= space["online"].information_limit
+    assert len(printed[1]) == 1 + 3  # layers
+    predicted, observed = (int(word) for word in printed[2][0].split() if word.isdigit())
+    assert 0.5 < predicted / observed < 2
+    assert space["clicks"].trained_rows > 5_000
+
+
 def test_every_python_block_is_run():
     blocks = {page.name: len(python_blocks(page.read_text())) for page in PAGES}
     assert {name: count for name, count in blocks.items() if count} == {
         "README.md": 3,
         "gmv.md": 6,
         "predictors.md": 7,
+        "scenes.md": 4,
     }
 
 
@@ -248,11 +265,11 @@ def row_names(text, *headings):
 
 
 def test_every_predictor_is_described_on_one_page():
-    rates, amounts = (
-        row_names(page.read_text(), "Methods") for page in (PREDICTORS_PAGE, GMV_PAGE)
-    )
-    assert rates | amounts == PREDICTORS.keys()
-    assert rates & amounts == set()
+    pages = [
+        row_names(page.read_text(), "Methods") for page in (PREDICTORS_PAGE, GMV_PAGE, SCENES_PAGE)
+    ]
+    assert set.union(*pages) == PREDICTORS.keys()
+    assert sum(map(len, pages)) == len(PREDICTORS)
 
 
 def test_every_rule_and_setting_is_described():
@@ -266,6 +283,30 @@ def test_every_rule_and_setting_is_described():
 def test_every_setting_of_gmv_predictors_is_described():
     settings = ReaderConfig.model_fields.keys() | RefundShareConfig.model_fields.keys()
     assert row_names(GMV_PAGE.read_text(), "Settings") == settings
+
+
+def scene_predictors():
+    return {name: cls for name, cls in PREDICTORS.items() if issubclass(cls, ScenePredictor)}
+
+
+def test_every_setting_of_predictors_for_scenes_is_described():
+    settings = {
+        name for cls in scene_predictors().values() for name in cls.config_class.model_fields
+    }
+    assert row_names(SCENES_PAGE.read_text(), "Settings") == settings
+    choices = section(SCENES_PAGE.read_text(), "MI-DPG")
+    parts = PREDICTORS["mi_dpg"].config_class()
+    names = parts.weighting.model_dump().keys() | parts.information.model_dump().keys()
+    assert [name for name in names if not re.search(rf"`{name}\b", choices)] == []
+
+
+def test_parameters_of_predictors_for_scenes_are_those_described():
+    table = section(SCENES_PAGE.read_text(), "Parameters")
+    fields = SyntheticSource(load("multi_scene").world, 1).cardinalities
+    for name, cls in scene_predictors().items():
+        found = cls(fields).num_parameters
+        row = f"| `{name}` | {found.total - found.tables:,} | {found.per_scene:,} |"
+        assert row in table
 
 
 @pytest.mark.parametrize(("study", "heading"), [(netcvr, "NetCVR"), (gmv, "GMV")])
