@@ -132,8 +132,9 @@ class StarConfig(SceneConfig):
 class ApgConfig(SceneConfig):
     """Settings of `apg`."""
 
-    rank: Size | None = None
-    """Of the generated matrices; None: a sixteenth of a layer's smaller side, rounded up."""
+    rank: Size | None = 8
+    """Of the generated matrices; None: a sixteenth of a layer's smaller side, rounded up, as
+    published: of layers as narrow as the default ones that is 1, with which nothing is learned."""
 
     @property
     def options(self) -> dict[str, Any]:

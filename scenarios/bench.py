@@ -1,4 +1,4 @@
-"""What `adsim bench netcvr` and `adsim bench gmv` do: run, score, print, write."""
+"""What `adsim bench netcvr`, `gmv` and `scenes` do: run, score, print, write."""
 
 import os
 import time

@@ -32,7 +32,7 @@ bench_app = typer.Typer(
 )
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
-# Of `scenarios.netcvr` and `gmv`, which take too long to import for the help of other commands.
+# Of `scenarios.netcvr`, `gmv`, `scenes`, which take too long to import for the help of others.
 _METHODS = (
     "pre_trained, oracle, bdl, fnc, fnw, es_dfm, defer, defuse, ddfm, dfsn, miss, "
     "tesla_separate, tesla_shared, tesla_hybrid, tesla"
@@ -49,6 +49,13 @@ _GMV_METHODS = (
 _GMV_EXTRAS = (
     "online_dual_ends, online_dual_gra, reader_calib, reader_gra, reader_currency, "
     "online_dual_hard, reader_hard, oracle_independent, oracle_frozen"
+)
+_SCENES_METHODS = (
+    "shared_mlp, scene_input, scene_input_wide, shared_bottom, mmoe, ple, star, apg, pepnet, "
+    "one_per_scene, mi_dpg"
+)
+_SCENES_EXTRAS = (
+    "mi_dpg_no_mi, mi_dpg_r2, mi_dpg_r8, mi_dpg_sigmoid, mi_dpg_diagonal, mi_dpg_infonce"
 )
 
 
@@ -205,3 +212,40 @@ def bench_gmv(
     options = {"preset": preset, "scenarios": scenarios, "setups": setups, "methods": methods}
     options |= {"seeds": seeds, "clicks": clicks, "data": data, "jobs": jobs, "tune": tune}
     _compare("gmv", as_json=json_, out=out, **options)
+
+
+@bench_app.command("scenes")
+def bench_scenes(
+    preset: PresetOption = "quick",
+    scenarios: ScenariosOption = None,
+    setups: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--setup",
+            help="different, half, alike: CVR, by how much scenes differ. ctr_different, "
+            "ctr_alike: CTR; repeatable.",
+        ),
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Names separated by commas. all: {_SCENES_METHODS}. extras: {_SCENES_EXTRAS}. "
+            "Default: all; in preset full extras, too, in set-up different."
+        ),
+    ] = None,
+    seeds: SeedsOption = None,
+    clicks: Annotated[
+        int | None, typer.Option(help="Clicks, or impressions, a day; default: the preset's.")
+    ] = None,
+    jobs: JobsOption = 2,
+    tune: TuneOption = None,
+    out: ResultsOption = Path("results/scenes"),
+    json_: JsonOption = False,
+) -> None:
+    """Compare predictors for scenes of unequal traffic whose laws differ, on a stream.
+
+    Example: adsim bench scenes --setup different --methods scene_input,mi_dpg --seeds 0-2
+    """
+    options = {"preset": preset, "scenarios": scenarios, "setups": setups, "methods": methods}
+    options |= {"seeds": seeds, "clicks": clicks, "jobs": jobs, "tune": tune}
+    _compare("scenes", as_json=json_, out=out, **options)

@@ -19,7 +19,7 @@ from scenarios.results import jsonable
 from scenarios.schema import Scenario, load
 
 TUNING_SEED = 1000  # of the world on which learning rates are chosen; no world of a comparison
-SETUPS = ("fair", "published")
+SETUPS = ("fair", "published")  # unless a comparison has others
 
 Settings = MappingProxyType[str, Any]
 
@@ -42,7 +42,7 @@ class World(NamedTuple):
     """Where methods are compared."""
 
     scenario: str  # name or .toml file; or the data file
-    setup: str  # in SETUPS
+    setup: str  # of those that the comparison knows
     seed: int  # of episode and training, and added to the structure seed
     clicks: int  # a day; of a data file 0: as many as it has
 
@@ -78,6 +78,14 @@ class Task(NamedTuple):
     def file(self, out: Path, ending: str) -> Path:
         """Where a result is kept, ending ".npz" or ".json"."""
         return out / self.world.name / f"{self.name}{ending}"
+
+
+Overrides = Callable[[World], dict[str, Any]]  # dotted keys of a world's scenario, as in `load`
+
+
+def no_overrides(world: World) -> dict[str, Any]:
+    """The scenario as it is."""
+    return {}
 
 
 class Preset(NamedTuple):
@@ -124,16 +132,17 @@ def choose_worlds(
     data: Path | None = None,
     *,
     folders: bool = True,
+    known_setups: Iterable[str] = SETUPS,
 ) -> list[World]:
     """The worlds of a preset; every argument that is given replaces that part of it.
 
-    `folders`: whether `data` may be one.
+    `folders`: whether `data` may be one. `known_setups`: of the comparison.
 
     Raises:
         ValueError: an unknown name, a value out of range, or arguments that exclude each other.
     """
     (preset,) = choose("preset", [preset], presets)
-    usual, known_setups = presets[preset], choose("setup", setups, SETUPS)
+    usual, wanted_setups = presets[preset], choose("setup", setups, known_setups)
     if data is not None and (scenarios or clicks is not None):
         raise ValueError("--data: its clicks are those of the file, without --scenario or --clicks")
     if data is not None and not data.exists():
@@ -149,7 +158,7 @@ def choose_worlds(
     names = [str(data)] if data else list(dict.fromkeys(scenarios))
     worlds = [
         World(name, setup, seed, 0 if data else clicks or usual.clicks)
-        for name, setup in _pairs(usual, names, known_setups)
+        for name, setup in _pairs(usual, names, wanted_setups)
         for seed in seeds or range(usual.seeds.get((name, setup), usual.other_seeds))
     ]
     if len({world.name for world in worlds}) < len(worlds):
@@ -171,17 +180,24 @@ def _pairs(usual: Preset, names: list[str], setups: list[str]) -> list[tuple[str
     return [pair for pair in pairs if pair in planned or pair[0] not in planned_names]
 
 
-def scenario_of(world: World, days: int) -> Scenario:
+def scenario_of(world: World, days: int, overrides: Overrides = no_overrides) -> Scenario:
     """The scenario of a world, with its traffic and structure.
+
+    Args:
+        world: of the scenario.
+        days: that it must last at least.
+        overrides: what the set-up makes of it.
 
     Raises:
         ValueError: it cannot be loaded, or is shorter than `days`.
     """
-    plain = load(world.scenario)
+    changed = overrides(world)
+    plain = load(world.scenario, changed)
     clock = plain.world.time
     scenario = load(
         world.scenario,
         {
+            **changed,
             "structure_seed": plain.world.structure_seed + world.seed,
             "traffic.impressions_per_tick": world.clicks * clock.tick_hours / 24,
         },
@@ -210,7 +226,11 @@ def settings_of(task: Task, config: BaseModel | None, log: dict[str, Any]) -> di
 
 
 def log_settings(
-    world: World, split: Split, days: int, cardinalities_of: Callable[[Path], tuple[int, ...]]
+    world: World,
+    split: Split,
+    days: int,
+    cardinalities_of: Callable[[Path], tuple[int, ...]] | None = None,
+    overrides: Overrides = no_overrides,
 ) -> dict[str, Any]:
     """Everything that a log depends on.
 
@@ -218,11 +238,14 @@ def log_settings(
         world: of the log.
         split: of the log.
         days: that a generated log lasts.
-        cardinalities_of: sizes of the features of a file.
+        cardinalities_of: sizes of the features of a file; None: there are no files.
+        overrides: see `scenario_of`.
     """
     about: dict[str, Any] = {"adsim": adsim.__version__, "split": vars(split), "days": days}
     if not world.is_file:
-        return {**about, "clicks": world.clicks, "world": _world_settings(world, days)}
+        settings = _world_settings(world, days, overrides)
+        return {**about, "clicks": world.clicks, "world": settings}
+    assert cardinalities_of is not None
     path = Path(world.scenario)
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
@@ -230,5 +253,5 @@ def log_settings(
 
 
 @lru_cache(maxsize=64)
-def _world_settings(world: World, days: int) -> dict[str, Any]:
-    return scenario_of(world, days).world.model_dump(mode="json")
+def _world_settings(world: World, days: int, overrides: Overrides) -> dict[str, Any]:
+    return scenario_of(world, days, overrides).world.model_dump(mode="json")

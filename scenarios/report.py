@@ -272,14 +272,17 @@ def print_tables(
         console.print_table(title, header, [cells(row) for row in own], note(own))
 
 
-def note_of(rows: Sequence[dict[str, Any]], why_left_out: str) -> str:
-    """What the numbers of the rows are means over; names methods that have fewer segments."""
+def note_of(rows: Sequence[dict[str, Any]], why_left_out: str, unit: str = "segments") -> str:
+    """What the numbers of the rows are means over; names methods that have fewer segments.
+
+    `unit`: what a segment of the table is called.
+    """
     row = min(rows, key=lambda row: row["segments_left_out"])
     seeds, left_out = row["seeds"], row["segments_left_out"]
     over = f"{seeds} seed{'s' * (seeds > 1)}"
-    note = f"Means over {row['segments']} segments of {over}, {row['test_clicks']:,} test clicks"
+    note = f"Means over {row['segments']} {unit} of {over}, {row['test_clicks']:,} test clicks"
     more = {other["method"]: other["segments_left_out"] for other in rows}
-    parts = [f"{left_out} segments {why_left_out} left out"] * (left_out > 0)
+    parts = [f"{left_out} {unit} {why_left_out} left out"] * (left_out > 0)
     parts += [f"of {name} {count} left out" for name, count in more.items() if count > left_out]
     return note + f" ({', '.join(parts)})" * bool(parts) + "."
 
