@@ -150,14 +150,18 @@ class Predictor(Protocol):
 
 @runtime_checkable
 class Corrector(Protocol):
-    """Removes the noise of estimates."""
+    """Removes the noise of estimates of one probability.
+
+    One that corrects a CTR and a CVR together, such as `predictors.JointDenoiseBid`, has the same
+    two methods with a pair of estimates, and is in no registry.
+    """
 
     def fit(self, predicted: Estimate) -> Self:
         """Learns the distribution of noiseless values from noisy ones."""
         ...
 
     def correct(self, estimate: Estimate) -> Estimate:
-        """Posterior mean and standard deviation, given a noisy estimate."""
+        """Posterior mean and standard deviation (M,) given a noisy estimate (M,), M >= 0; pure."""
         ...
 
 

@@ -57,8 +57,8 @@ def check_impressions(log: ImpressionLog) -> None:
     """Checks order, shapes and ids of a log.
 
     Raises:
-        ValueError: unsorted or negative times, a wrong shape, or an id outside its field; names the
-            first such impression.
+        ValueError: unsorted or negative times, a wrong shape, clicks that are not bool, a truth
+            outside [0, 1], or an id outside its field; names the first such impression.
     """
     size = log.time.size
     for name in ("clicked", "features", "p_click"):
@@ -67,6 +67,14 @@ def check_impressions(log: ImpressionLog) -> None:
     if log.features.ndim != 2 or log.features.shape[1] != len(log.cardinalities):
         raise ValueError(
             f"features must have shape (I, {len(log.cardinalities)}), got {log.features.shape}"
+        )
+    if log.clicked.dtype != np.bool_:
+        raise ValueError(f"clicked must be bool, got {log.clicked.dtype}")
+    outside = (log.p_click < 0) | (log.p_click > 1)  # NaN is unknown
+    if outside.any():
+        first = int(np.argmax(outside))
+        raise ValueError(
+            f"p_click must be in [0, 1], got {log.p_click[first]} at impression {first}"
         )
     early = log.time < np.concatenate([[0], log.time[:-1]])
     if early.any():

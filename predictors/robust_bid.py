@@ -200,7 +200,10 @@ def solve_robust(
             if solver.excess(high) <= 0:
                 break
             low, high = high, 2 * high
-        # At the upper end the purchase is within the cap, if only by being empty.
+        else:  # no purchase keeps to the cap in the worst case but the empty one
+            return RobustSolution(
+                Duals(0.0, high, 0.0), np.zeros_like(auctions.price), 0.0, (0.0,) * len(balls)
+            )
         q = float(root_scalar(solver.excess, bracket=(low, high), xtol=1e-12 * high).root)
     share, p = solver.purchase(q)
     norms = tuple(float(np.linalg.norm(ball.slope * share)) for ball in balls)

@@ -84,9 +84,11 @@ class PartitionedNorm(nn.Module):
         if self.training:
             count, now, spread = self._of_batch(units, place)
             many = count > 1
+            # Unbiased, as `nn.BatchNorm1d` keeps it: a rare scene has two or three rows in a batch.
+            unbiased = torch.where(many, spread * count / (count - 1).clamp(min=1), var)
             mean, var = torch.where(many, now, mean), torch.where(many, spread, var)
             self.mean.lerp_(mean.detach(), self.momentum)  # no change where there are no such rows
-            self.var.lerp_(var.detach(), self.momentum)
+            self.var.lerp_(unbiased.detach(), self.momentum)
         mean, var, scales, shifts = (
             with_mean(each, known)[place] for each in (mean, var, self.scales, self.shifts)
         )

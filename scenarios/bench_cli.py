@@ -51,11 +51,12 @@ _GMV_EXTRAS = (
     "online_dual_hard, reader_hard, oracle_independent, oracle_frozen"
 )
 _SCENES_METHODS = (
-    "shared_mlp, scene_input, scene_input_wide, shared_bottom, mmoe, ple, star, apg, pepnet, "
-    "one_per_scene, mi_dpg"
+    "shared_mlp, scene_input, scene_input_wide, shared_bottom, mmoe, ple, star, star_plain, apg, "
+    "pepnet, one_per_scene, mi_dpg"
 )
 _SCENES_EXTRAS = (
-    "mi_dpg_no_mi, mi_dpg_r2, mi_dpg_r8, mi_dpg_sigmoid, mi_dpg_diagonal, mi_dpg_infonce"
+    "mi_dpg_no_mi, mi_dpg_r2, mi_dpg_r8, mi_dpg_sigmoid, mi_dpg_diagonal, mi_dpg_infonce, "
+    "mi_dpg_twice, scene_input_wide_twice, shared_bottom_twice, star_plain_twice"
 )
 
 
@@ -249,3 +250,46 @@ def bench_scenes(
     options = {"preset": preset, "scenarios": scenarios, "setups": setups, "methods": methods}
     options |= {"seeds": seeds, "clicks": clicks, "jobs": jobs, "tune": tune}
     _compare("scenes", as_json=json_, out=out, **options)
+
+
+@bench_app.command("denoise")
+def bench_denoise(
+    preset: Annotated[
+        str, typer.Option(help="quick: 5 seeds, half a minute. full: 20 seeds, minutes.")
+    ] = "quick",
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="iPinYou folder: the prices of its log of campaign 2997 and of every price "
+            "landscape instead of synthetic ones; prices of 0 are left out."
+        ),
+    ] = None,
+    regimes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--regime",
+            help="budget, cpc, online (without robust, whose purchases are parts of auctions), "
+            "heteroscedastic; repeatable. Default: all.",
+        ),
+    ] = None,
+    sigmas: Annotated[
+        str | None, typer.Option(help="Noise, sd of the log-odds, e.g. 0.1,1; default: a grid.")
+    ] = None,
+    seeds: SeedsOption = None,
+    out: Annotated[Path, typer.Option(help="Folder of tables and figures.")] = Path(
+        "results/denoise"
+    ),
+    json_: JsonOption = False,
+) -> None:
+    """Compare bidders on noisy CTRs: plain, denoised, robust, risk-averse.
+
+    Example: adsim bench denoise --regime budget --regime cpc --sigmas 0.1,1,2.154 --seeds 0-9
+    """
+    from scenarios import console
+
+    with console.user_errors():
+        from scenarios.denoise_bench import parse_sigmas
+
+        options = {"regimes": regimes or (), "sigmas": parse_sigmas(sigmas) if sigmas else ()}
+        options |= {"seeds": parse_seeds(seeds) if seeds is not None else ()}
+        _benchmark("denoise").main(preset=preset, data=data, as_json=json_, out=out, **options)

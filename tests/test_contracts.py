@@ -15,15 +15,18 @@ from adsim.checks import check_agent, check_no_leak, check_predictor, default_ac
 from adsim.datasets.ipinyou import AuctionLog, write_auction_log
 from adsim.purchaselog import generate_purchases
 from adsim.rng import generator
+from adsim.types import Corrector, Estimate
 from agents import AGENTS
 from predictors import (
     CORRECTORS,
     PREDICTORS,
+    DenoiseBid,
     GmvPredictor,
     GmvPretraining,
     NetCVRPredictor,
     RefundShare,
     RefundShareConfig,
+    RiskBid,
     ScenePredictor,
 )
 from predictors.purchase_rows import purchases_known_at
@@ -158,7 +161,40 @@ def test_privileged_predictors_are_flagged():
     privileged = {name for name, make in PREDICTORS.items() if make.privileged}
     assert privileged == {"oracle", "trained_oracle", "oracle_single", "oracle_dual"}
     assert privileged > BOUND_TO_A_LOG
-    assert all(isinstance(name, str) for name in CORRECTORS)
+
+
+def test_correctors_are_registered():
+    assert {"denoise_bid": DenoiseBid, "risk_bid": RiskBid} == CORRECTORS
+
+
+@pytest.mark.parametrize("name", sorted(CORRECTORS))
+def test_corrector_keeps_its_contract(name):
+    rng = generator(0, 3)
+    mean = 1 / (1 + np.exp(-rng.normal(-3.0, 1.0, 500)))
+    given = Estimate(mean, 0.5 * mean * (1 - mean))
+    # Certain and impossible events, estimates whose error is unknown (0) or huge.
+    edges = Estimate(np.array([0.0, 1.0, 0.02, 0.02, 0.02]), np.array([0.0, 0.1, 0.0, 0.1, 1e6]))
+    before = [part.copy() for part in (*given, *edges)]
+    corrector = CORRECTORS[name]()
+    assert isinstance(corrector, Corrector)
+    assert corrector.privileged is False
+    assert corrector.fit(given) is corrector
+    for batch in (given, edges, Estimate(np.zeros(0), np.zeros(0))):
+        found, again = corrector.correct(batch), corrector.correct(batch)
+        for part, same in zip(found, again, strict=True):
+            assert part.shape == batch.mean.shape
+            assert part.dtype == np.float64
+            np.testing.assert_array_equal(part, same)  # pure
+        assert ((found.mean >= 0) & (found.mean <= 1)).all()  # false for NaN
+        assert (found.std >= 0).all()
+    for part, old in zip((*given, *edges), before, strict=True):
+        np.testing.assert_array_equal(part, old)
+    # Rows do not depend on their neighbours.
+    some = corrector.correct(Estimate(mean[:7], given.std[:7]))
+    np.testing.assert_allclose(some.mean, corrector.correct(given).mean[:7], rtol=1e-12)
+    for wrong in (Estimate(np.array([np.nan]), np.zeros(1)), Estimate(np.zeros(1), -np.ones(1))):
+        with pytest.raises(ValueError, match="must be"):
+            corrector.correct(wrong)
 
 
 @pytest.mark.parametrize("make", [make_auction_env, make_pacing_env])

@@ -13,9 +13,16 @@ import adsim  # noqa: F401 - registers the environments
 from adsim.observation import PacingFeatures
 from adsim.source import SyntheticSource
 from agents import AGENTS
-from predictors import PREDICTORS, ReaderConfig, RefundShareConfig, ScenePredictor, TeslaConfig
+from predictors import (
+    CORRECTORS,
+    PREDICTORS,
+    ReaderConfig,
+    RefundShareConfig,
+    ScenePredictor,
+    TeslaConfig,
+)
 from predictors.delivery import RULES
-from scenarios import gmv, load, names, netcvr
+from scenarios import denoise, denoise_report, gmv, load, names, netcvr
 from scenarios.cli import app
 from scenarios.results import summarise
 from scenarios.run import run
@@ -24,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 PREDICTORS_PAGE = ROOT / "docs" / "predictors.md"
 GMV_PAGE = ROOT / "docs" / "gmv.md"
+CORRECTORS_PAGE = ROOT / "docs" / "correctors.md"
 SCENES_PAGE = ROOT / "docs" / "scenes.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
 TINY = {
@@ -173,10 +181,37 @@ def test_examples_on_scenes_run_in_their_order(capsys, tmp_path, monkeypatch):
     assert space["clicks"].trained_rows > 5_000
 
 
+def test_examples_on_correctors_run_in_their_order(capsys):
+    space, printed, _ = run_examples(CORRECTORS_PAGE, capsys)
+    means = {line.split()[0]: float(line.split()[3].rstrip(",")) for line in printed[0]}
+    best = {line.split()[0]: float(line.split()[-1]) for line in printed[0]}
+    assert means["corrected"] == pytest.approx(means["true"], rel=0.03)
+    assert best["corrected"] == pytest.approx(best["true"], rel=0.05)
+    assert best["predicted"] > 2 * best["true"]  # the winner's curse
+    assert 0.9 < float(printed[1][0].split()[-1]) < 1.1  # the cap is about met
+    assert space["won"].sum() > 1_000
+    by_outcomes, by_members = (float(line.split()[-1]) for line in printed[2])
+    assert by_outcomes == pytest.approx(1.0, abs=0.1)
+    assert by_members == pytest.approx(0.4, abs=0.05)
+
+
+def test_every_corrector_is_described():
+    assert row_names(CORRECTORS_PAGE.read_text(), "Which one when") >= CORRECTORS.keys()
+
+
+def test_every_regime_method_and_column_of_the_denoise_benchmark_is_described():
+    text = section((ROOT / "docs" / "benchmarks.md").read_text(), "Correcting noisy estimates")
+    rows = denoise_report.rows_of(denoise.run_step(denoise.Step("heteroscedastic", 1.4, (0,))))
+    methods = {name for names in denoise.METHODS_OF.values() for name in names}
+    for name in (*denoise.METHODS_OF, *methods, *denoise.PRESETS, *rows[0]):
+        assert f"`{name}`" in text
+
+
 def test_every_python_block_is_run():
     blocks = {page.name: len(python_blocks(page.read_text())) for page in PAGES}
     assert {name: count for name, count in blocks.items() if count} == {
         "README.md": 3,
+        "correctors.md": 3,
         "gmv.md": 6,
         "predictors.md": 7,
         "scenes.md": 4,
@@ -198,7 +233,7 @@ def test_documentation_shows_every_command():
     shown = {tuple(parse(line)[0]) for _, line in ADSIM_LINES}
     assert shown == {
         *(("run",), ("replay", "ipinyou"), ("data", "describe"), ("list",), ("show",), ("schema",)),
-        *(("bench", "speed"), ("bench", "netcvr"), ("bench", "gmv")),
+        *(("bench", name) for name in ("speed", "netcvr", "gmv", "denoise")),
     }
 
 

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from noisy_auctions import draw
 from scipy.optimize import linprog
 
 from predictors.bid_programme import (
@@ -12,6 +11,7 @@ from predictors.bid_programme import (
     score_bids,
     solve_duals,
 )
+from scenarios.noisy_auctions import draw
 
 INF = float("inf")
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from noisy_auctions import TRUE_PRIOR, draw, sigmoid
+from scipy.special import expit as sigmoid
 
 from adsim.types import Corrector, Estimate
 from predictors.base import CORRECTORS
-from predictors.bid_programme import Auctions, Limits, plain_bids, score_bids, solve_duals
+from predictors.bid_programme import Auctions, Limits, plain_bids, score_bids
 from predictors.denoise_bid import (
     DenoiseBid,
     JointDenoiseBid,
@@ -14,6 +14,8 @@ from predictors.denoise_bid import (
     logit_noise,
     residual_noise,
 )
+from predictors.logit_mixture import posterior
+from scenarios.noisy_auctions import TRUE_PRIOR, draw
 
 
 def known_prior(**options):
@@ -158,37 +160,11 @@ def shares(noise, seeds, budget_share=0.2, cpc_share=np.inf):
     ],
 )
 def test_budget_only_table(noise, plain, two, true):
-    found = shares(noise, 20)[0]  # sd over seeds up to .03: .007 of the mean
-    np.testing.assert_allclose(found, [plain, two, true], atol=0.02)
+    found = shares(noise, 20)[0]
+    # Both are means of 20 seeds with an sd of up to .03: their difference has one of .01.
+    np.testing.assert_allclose(found, [plain, two, true], atol=0.03)
     if noise > 2:
         assert found[1] >= 1.12 * found[0]
-
-
-def paced(value, drawn, budget):
-    """True conversions under a hard budget, the price p moved by each auction's spend."""
-    rate, step = budget / value.size, value.size**-0.5
-    p, left, won = float(np.median(value / drawn.price)), budget, np.zeros(value.size, bool)
-    for t, price in enumerate(drawn.price):
-        won[t] = value[t] >= p * price and price <= left
-        spend = price if won[t] else 0.0
-        left -= spend
-        p *= np.exp(np.clip(step * (spend - rate) / rate, -0.5, 0.5))
-    return drawn.truth.value[won].sum()
-
-
-@pytest.mark.filterwarnings("ignore:the fitted law")
-@pytest.mark.parametrize(("noise", "plain", "two"), [(1.0, 0.901, 0.931), (2.0, 0.757, 0.882)])
-def test_online_pacing_table(noise, plain, two):
-    rows = []
-    for seed in (100, 101):
-        drawn = draw(10_000, seed)
-        limits, noisy = drawn.limits(cpc_share=np.inf), drawn.noisy_logit(noise)
-        a = fitted(noisy, noise, 2).correct_logits(noisy, noise).mean
-        best = solve_duals(drawn.truth, limits).objective
-        values = (sigmoid(noisy) * drawn.cvr, a * drawn.cvr)
-        rows.append([paced(value, drawn, limits.budget) / best for value in values])
-    np.testing.assert_allclose(np.mean(rows, axis=0), [plain, two], atol=0.02)
-    assert all(two > plain for plain, two in rows)
 
 
 @pytest.mark.filterwarnings("ignore:the fitted law")
@@ -198,6 +174,37 @@ def test_cap_on_cost_per_click_is_kept(noise, plain):
     assert 0.2 * ratio[0] == pytest.approx(plain, rel=0.06)
     assert ratio[2] <= 1.03
     assert noise < 1 or ratio[0] >= 1.4
+
+
+def surrogate_gap(count, noise, seeds, draws=1000):
+    """Mean of E[cost / clicks] / (cost / E[clicks]) - 1 over what denoised bids win."""
+    gaps = []
+    for seed in range(seeds):
+        drawn, model = draw(count, seed), known_prior()
+        noisy, rng = drawn.noisy_logit(noise), np.random.default_rng(seed)
+        a = model.correct_logits(noisy, noise).mean
+        bids, _ = plain_bids(Auctions(drawn.price, a, a * drawn.cvr), drawn.limits())
+        won = bids >= drawn.price
+        law = posterior(model.prior, noisy[None, won], np.full((1, won.sum()), noise))
+        part = (rng.random((draws, 1, won.sum())) > law.weight.cumsum(0)[:-1]).sum(1)
+        at = np.arange(won.sum())
+        mean, sd = law.mean[0][part, at], np.sqrt(law.covariance[0, 0][part, at])
+        clicks = sigmoid(mean + sd * rng.standard_normal(part.shape)).sum(axis=1)
+        gaps.append((1 / clicks).mean() * a[won].sum() - 1)
+    return np.mean(gaps)
+
+
+@pytest.mark.parametrize(("noise", "low", "high"), [(0.1, 0, 1e-3), (0.464, 2e-3, 1e-2)])
+def test_cost_over_expected_clicks_is_close_to_the_expected_cost_per_click(noise, low, high):
+    # Published on campaigns of a few hundred rows: .07 % at .1, 1.0 % at .464, 2.2 % at 1. The gap
+    # is Var / E^2 of the clicks, so it falls with the number of auctions won: 29 of 100 here.
+    assert low <= surrogate_gap(100, noise, 30) <= high
+
+
+def test_gap_of_the_surrogate_falls_with_the_number_of_auctions_won():
+    small, large = surrogate_gap(100, 1.0, 30), surrogate_gap(1000, 1.0, 10)
+    assert 1e-2 < small < 2.5e-2
+    assert large < 0.2 * small
 
 
 def test_one_component_keeps_the_order_only_of_equal_noise():
@@ -298,6 +305,7 @@ def test_counts():
         (lambda: known_prior().correct(estimate([0.1], [np.nan])), "std must be >= 0, got nan"),
         (lambda: known_prior().correct(estimate([0.1], [0.1, 0.1])), "must both be"),
         (lambda: DenoiseBid().fit(estimate([], [])), "need at least 4 predictions"),
+        (lambda: DenoiseBid().fit(estimate([0.1] * 9, [np.inf] * 9)), "finite noise, got 0"),
         (lambda: log_odds([0.1, np.nan]), "probability must be in"),
         (lambda: ensemble_noise([[0.5, 0.5]]), "members must have shape"),
         (lambda: residual_noise([1], [0.5, 0.5]), "must have one length"),

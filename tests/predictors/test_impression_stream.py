@@ -99,6 +99,11 @@ def test_streams_need_impressions_on_both_sides_of_their_start():
         ({"time": np.array([10, 60, 50])}, r"time must be .*, got 50 at impression 2"),
         ({"time": np.array([-1, 60, 70])}, r"time must be >= 0 .*, got -1 at impression 0"),
         ({"clicked": np.array([True])}, r"clicked must have 3 impressions, got 1"),
+        ({"clicked": np.array([0, 2, 1])}, r"clicked must be bool, got int64"),
+        (
+            {"p_click": np.array([np.nan, 1.0, 1.5])},
+            r"p_click must be in \[0, 1\], got 1.5 at impression 2",
+        ),
         ({"p_click": np.ones(4)}, r"p_click must have 3 impressions, got 4"),
         ({"features": np.zeros((2, 2), np.int32)}, r"features must have 3 impressions, got 2"),
         ({"features": np.zeros((3, 3), np.int32)}, r"features must have shape \(I, 2\)"),

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from noisy_auctions import TRUE_PRIOR
 
 from predictors.logit_mixture import (
     LogitMixture,
@@ -9,6 +8,7 @@ from predictors.logit_mixture import (
     fit_mixture,
     posterior,
 )
+from scenarios.noisy_auctions import TRUE_PRIOR
 
 ONE = LogitMixture(np.array([1.0]), np.array([[-2.0]]), np.array([[[0.5]]]))
 

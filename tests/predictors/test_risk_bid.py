@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
-from noisy_auctions import draw, sigmoid
+from scipy.special import expit as sigmoid
 
 from adsim.types import Corrector, Estimate
 from predictors.base import CORRECTORS
 from predictors.bid_programme import Auctions, plain_bids, score_bids
 from predictors.denoise_bid import DenoiseBid
 from predictors.risk_bid import RiskBid, push_forward, risk_bids
+from scenarios.noisy_auctions import draw
 
 
 def estimate(mean, std):
@@ -70,7 +71,8 @@ def test_budget_only_table(noise, mild, strong):
         ]
         rows.append([score_bids(bid, drawn.truth).conversions / best for bid in bids])
     found = np.mean(rows, axis=0)
-    np.testing.assert_allclose(found[2:], [mild, strong], atol=0.02)
+    # Both are means of 20 seeds with an sd of up to .03: their difference has one of .01.
+    np.testing.assert_allclose(found[2:], [mild, strong], atol=0.03)
     if noise > 2:  # oracle > denoised > plain > RiskBid .1 > RiskBid .5
         assert (np.diff([1.0, *found]) < 0).all()
 

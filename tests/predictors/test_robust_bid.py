@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
-from noisy_auctions import draw, sigmoid
 from scipy.optimize import minimize
+from scipy.special import expit as sigmoid
 
 from predictors.bid_programme import Limits, plain_bids, score_bids
 from predictors.robust_bid import RobustBid, ball_radius, joint_worst_case
+from scenarios.noisy_auctions import draw
 
 INF = float("inf")
 
@@ -91,13 +92,34 @@ def test_wide_balls_win_nothing(radii):
     assert (model.bids(drawn.ctr, drawn.cvr) == 0).all()
 
 
+@pytest.mark.parametrize(("radius", "bought"), [(0.09, True), (0.11, False), (0.2, False)])
+def test_cap_that_no_purchase_keeps_in_the_worst_case(radius, bought):
+    # C a = (2, 1) at prices of 1: -x_1 + 10 r ||x|| <= 0 asks for r <= .1, or for nothing.
+    found = RobustBid(radius).fit([1.0, 1.0], [0.2, 0.1], [0.5, 0.5], Limits(10.0, 10.0))
+    assert (found.solution.share_norm > 0) == bought
+    assert (found.bids([0.2, 0.1], [0.5, 0.5]) > 0).any() == bought
+
+
+@pytest.mark.parametrize("share", [0.275, 0.525, 0.575])
+def test_small_purchases_beyond_the_cap_are_none(share):
+    # Between buying nothing and the next purchase within the cap lies none: no root to find.
+    for seed in (6, 9, 11):
+        drawn = draw(20, seed)
+        model = RobustBid(share * float(np.linalg.norm(drawn.ctr)))
+        found = model.fit(drawn.price, drawn.ctr, drawn.cvr, drawn.limits()).solution
+        cap = drawn.limits().cpc
+        cost = found.share @ (drawn.price - cap * drawn.ctr)
+        excess = cost + cap * model.ctr_radius * found.share_norm
+        assert excess <= 1e-8 * drawn.price.sum()
+
+
 @pytest.mark.parametrize(
     ("noise", "value", "worst"),
     [(0.046, 0.959, 0.905), (0.215, 0.797, 0.626), (0.464, 0.525, 0.308), (1.0, 0.0, 0.0)],
 )
 def test_synthetic_table_with_the_true_radius(noise, value, worst):
     rows = []
-    for seed in range(5):
+    for seed in range(20):  # sd over seeds up to .07
         drawn = draw(1000, seed)
         limits, a = drawn.limits(), sigmoid(drawn.noisy_logit(noise))
         best = score_bids(plain_bids(drawn.truth, limits)[0], drawn.truth).conversions

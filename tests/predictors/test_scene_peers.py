@@ -14,11 +14,11 @@ def test_partitioned_norm_by_hand():
     found = norm(tensor([[1.0], [5.0], [3.0]]), tensor([0, 1, 0]), known)
     assert found.flatten().tolist() == pytest.approx([-1, 5, 1], abs=1e-5)
     assert norm.mean.flatten().tolist() == [1, 0]  # half way from 0 to 2
-    assert norm.var.flatten().tolist() == [1, 1]
+    assert norm.var.flatten().tolist() == [1.5, 1]  # from 1 to 2, the unbiased variance
     norm.eval()
-    # A new scene: mean .5, variance 1.
+    # A new scene: mean .5, variance 1.25.
     found = norm(tensor([[1.0], [1.0], [1.0]]), tensor([0, 1, 2]), known)
-    assert found.flatten().tolist() == pytest.approx([0, 1, 0.5], abs=1e-5)
+    assert found.flatten().tolist() == pytest.approx([0, 1, 0.5 / 1.25**0.5], abs=1e-5)
     with torch.no_grad():
         norm.scales[1], norm.shifts[1], norm.scale[0], norm.shift[0] = 3, 7, 2, 1
     found = norm(tensor([[4.0]]), tensor([1]), known)
