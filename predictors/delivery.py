@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adsim.clicklog import MISSING, ClickLog
+from adsim.impressionlog import ImpressionLog
 from adsim.types import BoolArray, IntArray
 
 Int8Array = NDArray[np.int8]
@@ -118,6 +119,37 @@ class Rows(NamedTuple):
     delay: IntArray  # (N,) seconds of the row's event from its cause; MISSING if its label is 0
 
 
+def check_columns(log: ClickLog | ImpressionLog, moment: str, row: str) -> None:
+    """Checks lengths of columns, order and ids of a log.
+
+    Args:
+        log: of any kind.
+        moment: the column by which it is ordered.
+        row: what one row is called.
+
+    Raises:
+        ValueError: unsorted or negative moments, a wrong shape, or an id outside its field; names
+            the first such row.
+    """
+    time = getattr(log, moment)
+    for name, column in zip(log._fields, log, strict=True):
+        if name != "cardinalities" and len(column) != time.size:
+            raise ValueError(f"{name} must have {time.size} {row}s, got {len(column)}")
+    if log.features.ndim != 2 or log.features.shape[1] != len(log.cardinalities):
+        shape = f"({row[0].upper()}, {len(log.cardinalities)})"
+        raise ValueError(f"features must have shape {shape}, got {log.features.shape}")
+    reject(time < 0, moment, time, ">= 0", row)
+    unsorted = np.zeros(time.size, np.bool_)
+    unsorted[1:] = time[1:] < time[:-1]
+    reject(unsorted, moment, time, f"at or after the previous {row}'s", row)
+    if time.size:
+        low, high = log.features.min(axis=0), log.features.max(axis=0)  # (F,)
+        for field in np.flatnonzero((low < 0) | (high >= np.array(log.cardinalities))):
+            ids, size = log.features[:, field], log.cardinalities[field]
+            bad = (ids < 0) | (ids >= size)
+            reject(bad, f"features[:, {field}]", ids, f"in [0, {size})", row)
+
+
 def check_log(log: ClickLog) -> None:
     """Checks order, delays and ids of a log.
 
@@ -126,32 +158,18 @@ def check_log(log: ClickLog) -> None:
             conversion, a wrong shape, or an id outside its field; names the first such click.
     """
     click, conversion, refund = log.click_time, log.conversion_time, log.refund_time
-    for name, column in zip(log._fields, log, strict=True):
-        if name != "cardinalities" and len(column) != click.size:
-            raise ValueError(f"{name} must have {click.size} clicks, got {len(column)}")
-    if log.features.ndim != 2 or log.features.shape[1] != len(log.cardinalities):
-        raise ValueError(
-            f"features must have shape (C, {len(log.cardinalities)}), got {log.features.shape}"
-        )
-    _reject(click < 0, "click_time", click, ">= 0")
-    unsorted = np.zeros(click.size, np.bool_)
-    unsorted[1:] = click[1:] < click[:-1]
-    _reject(unsorted, "click_time", click, "at or after the previous click's")
+    check_columns(log, "click_time", "click")
     early = (conversion != MISSING) & (conversion < click)
-    _reject(early, "conversion_time", conversion, f"at or after the click, or {MISSING}")
+    reject(early, "conversion_time", conversion, f"at or after the click, or {MISSING}", "click")
     early = (refund != MISSING) & ((conversion == MISSING) | (refund < conversion))
-    _reject(early, "refund_time", refund, f"at or after a conversion, or {MISSING}")
-    if click.size:
-        low, high = log.features.min(axis=0), log.features.max(axis=0)  # (F,)
-        for field in np.flatnonzero((low < 0) | (high >= np.array(log.cardinalities))):
-            ids, size = log.features[:, field], log.cardinalities[field]
-            _reject((ids < 0) | (ids >= size), f"features[:, {field}]", ids, f"in [0, {size})")
+    reject(early, "refund_time", refund, f"at or after a conversion, or {MISSING}", "click")
 
 
-def _reject(bad: BoolArray, field: str, values: np.ndarray, allowed: str) -> None:
+def reject(bad: BoolArray, field: str, values: np.ndarray, allowed: str, row: str) -> None:
+    """Raises ValueError, which names the first of the bad rows, if there are any."""
     if bad.any():
         first = int(np.argmax(bad))
-        raise ValueError(f"{field} must be {allowed}, got {values[first]} at click {first}")
+        raise ValueError(f"{field} must be {allowed}, got {values[first]} at {row} {first}")
 
 
 def _check_windows(windows: Windows) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 
 from adsim.impressionlog import ImpressionLog
 from adsim.types import EventKind, Window
+from predictors.delivery import check_columns, reject
 from predictors.stream import Events, Playback, Split
 
 
@@ -60,33 +61,8 @@ def check_impressions(log: ImpressionLog) -> None:
         ValueError: unsorted or negative times, a wrong shape, clicks that are not bool, a truth
             outside [0, 1], or an id outside its field; names the first such impression.
     """
-    size = log.time.size
-    for name in ("clicked", "features", "p_click"):
-        if len(getattr(log, name)) != size:
-            raise ValueError(f"{name} must have {size} impressions, got {len(getattr(log, name))}")
-    if log.features.ndim != 2 or log.features.shape[1] != len(log.cardinalities):
-        raise ValueError(
-            f"features must have shape (I, {len(log.cardinalities)}), got {log.features.shape}"
-        )
+    check_columns(log, "time", "impression")
     if log.clicked.dtype != np.bool_:
         raise ValueError(f"clicked must be bool, got {log.clicked.dtype}")
     outside = (log.p_click < 0) | (log.p_click > 1)  # NaN is unknown
-    if outside.any():
-        first = int(np.argmax(outside))
-        raise ValueError(
-            f"p_click must be in [0, 1], got {log.p_click[first]} at impression {first}"
-        )
-    early = log.time < np.concatenate([[0], log.time[:-1]])
-    if early.any():
-        first = int(np.argmax(early))
-        raise ValueError(
-            f"time must be >= 0 and not before the previous impression's, "
-            f"got {log.time[first]} at impression {first}"
-        )
-    wrong = (log.features < 0) | (log.features >= np.array(log.cardinalities))  # (I, F)
-    if wrong.any():
-        row, field = (int(place) for place in np.argwhere(wrong)[0])
-        raise ValueError(
-            f"features[:, {field}] must be in [0, {log.cardinalities[field]}), "
-            f"got {log.features[row, field]} at impression {row}"
-        )
+    reject(outside, "p_click", log.p_click, "in [0, 1]", "impression")

@@ -180,10 +180,13 @@ class MiDpg(SceneNet):
     def folded(self, place: int) -> Mlp:
         """A plain network over the embeddings (B, inputs) that equals this one in one scene.
 
+        It is what this network says in eval mode, whatever its mode is now.
+
         Args:
             place: scene in 0..S-1, or S for one never seen.
         """
-        sizes = self.sizes
+        sizes, training = self.sizes, self.training
+        self.eval()
         plain = Mlp(self.inputs, sizes.widths, self.outputs, normalise=sizes.normalise)
         extra = [self.rows(bias)[place] for bias in [*self.layer_biases, self.bias]]
         extra = [torch.zeros(())] * (len(self.layers) - len(extra)) + extra
@@ -192,6 +195,7 @@ class MiDpg(SceneNet):
             assert isinstance(to, nn.Linear)
             to.weight.copy_(layer.linear.weight * factors[place].mT)
             to.bias.copy_(layer.linear.bias + bias)
+        self.train(training)
         return plain.to(self.bias.device)
 
     @torch.no_grad()
@@ -265,13 +269,13 @@ class InformationBound(nn.Module):
         self.scene_side = nn.Linear(scene_dim, config.critic_dim) if critic else None
         self.code_side = nn.Linear(code_size, config.critic_dim) if critic else None
 
-    def noisy(self, code: Tensor, generator: torch.Generator) -> Tensor:
-        """y, (draws, S, code_size), of codes (S, code_size)."""
+    def noisy(self, code: Tensor, generator: torch.Generator, used: Tensor) -> Tensor:
+        """y, (draws, S, code_size), of codes (S, code_size); `used` (S,): bool, in the unit."""
         # Reconstruction: without noise a weighting that differs by anything at all tells its scene,
-        # and the bound is at its maximum. In units of the root mean square over all scenes, what
+        # and the bound is at its maximum. In units of the root mean square over the scenes, what
         # they have in common included, the code cannot outgrow the noise, and must differ. The unit
         # is not trained: else the term would shrink the common part rather than part the scenes.
-        scale = torch.sqrt(code.detach().square().mean() + TINY)
+        scale = torch.sqrt(code.detach()[used].square().mean() + TINY)
         shape = (self.config.draws, *code.shape)
         draws = torch.randn(shape, generator=generator, device=code.device, dtype=code.dtype)
         return code / scale + self.config.noise * draws
@@ -302,7 +306,7 @@ class InformationBound(nn.Module):
         """
         alike = torch.full_like(code[:, 0], 1 / len(code))
         share = alike if share is None else share
-        scores = self._scores(self.noisy(code, generator), scene) + share.log()
-        log_q = scores.log_softmax(-1).diagonal(dim1=-2, dim2=-1).mean(0)  # (S,)
         used = share > 0
+        scores = self._scores(self.noisy(code, generator, used), scene) + share.log()
+        log_q = scores.log_softmax(-1).diagonal(dim1=-2, dim2=-1).mean(0)  # (S,)
         return torch.special.entr(share).sum() + (share[used] * log_q[used]).sum()

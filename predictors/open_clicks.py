@@ -22,14 +22,19 @@ def whole_seconds(hours: FloatArray) -> IntArray:
     return np.floor(hours * HOUR_SECONDS + _ROUNDING).astype(np.int64)
 
 
-def last_second(window: Window, since: int) -> int:
+def last_second(window: Window, since: int, *, is_empty: bool = True) -> int:
     """The whole second in which a window ends, at least `since`, when the one before it ended.
 
+    Args:
+        window: what was seen.
+        since: seconds.
+        is_empty: whether it brings nothing but its events.
+
     Raises:
-        ValueError: the window has events and ends earlier.
+        ValueError: the window has events, or is not empty, and ends earlier.
     """
     now = int(whole_seconds(np.array(window.now_hours)))
-    if now < since and window.events.kind.size:
+    if now < since and (window.events.kind.size or not is_empty):
         raise ValueError(
             f"window must end at or after second {since}, ends at {now}: for another "
             f"campaign fit or load a predictor anew"

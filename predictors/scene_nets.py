@@ -18,6 +18,9 @@ from torch.nn.functional import embedding, layer_norm
 
 from predictors.nets import Fields
 
+LEAST_ROWS = 100
+"""Trained rows from which on a scene answers for itself."""
+
 
 class SceneSizes(NamedTuple):
     """Of embeddings and hidden layers; networks without towers have bottom + tower as layers."""
@@ -78,15 +81,17 @@ class Mlp(nn.Module):
         return units
 
 
-def with_mean(weight: Tensor, known: Tensor) -> Tensor:
-    """Rows of S scenes and one more, (S + 1, ...): what is not known is the mean of what is.
+class Known(NamedTuple):
+    """Of which scenes enough is known."""
 
-    Args:
-        weight: (S, ...).
-        known: (S,) bool; at least one.
-    """
-    mean = weight[known].mean(0, keepdim=True)
-    mask = known.view(-1, *[1] * (weight.dim() - 1))
+    own: Tensor  # (S,) bool, those that answer for themselves
+    pooled: Tensor  # (S,) bool, at least one: those whose mean answers for all others
+
+
+def with_mean(weight: Tensor, known: Known) -> Tensor:
+    """Rows of S scenes and one more, (S + 1, ...), of (S, ...); means where `known` says so."""
+    mean = weight[known.pooled].mean(0, keepdim=True)
+    mask = known.own.view(-1, *[1] * (weight.dim() - 1))
     return torch.cat([torch.where(mask, weight, mean), mean])
 
 
@@ -106,9 +111,12 @@ def grouped(place: Tensor, apply: Callable[[int, Tensor], Tensor]) -> Tensor:
 class SceneNet(nn.Module):
     """Base of the networks for several scenes.
 
-    A scene that was never in a batch in training mode, whether its number is among 0..S-1 or not,
-    gets the mean of the parameters that the scenes seen select (embedding, bias, weighting); where
-    a scene has layers of its own, the mean of their logits.
+    In eval mode a scene answers for itself once it was trained on `LEAST_ROWS` rows: after its
+    first ones its parameters are still as drawn, and worse than those of other scenes. Any other,
+    whether its number is among 0..S-1 or not, gets the mean of the parameters that the scenes with
+    so many rows select (embedding, bias, weighting); where a scene has layers of its own, the mean
+    of their logits. If no scene has so many, it is the mean of those with any; if none has any, of
+    all. In training mode a scene answers for itself from its first row on, so that it learns.
 
     Args:
         fields: of the ids.
@@ -118,13 +126,14 @@ class SceneNet(nn.Module):
         table: whether there is one set of embeddings of ids; else `logits` gets the ids.
 
     Attributes:
-        seen: (S,) bool, scenes trained on so far; saved with the weights.
+        trained: (S,) int64, rows of each scene in batches in training mode so far, every pass over
+            them counted; saved with the weights.
 
     Raises:
         ValueError: no scene, or no output.
     """
 
-    seen: Tensor
+    trained: Tensor
 
     def __init__(
         self,
@@ -140,7 +149,7 @@ class SceneNet(nn.Module):
         self.sizes, self.num_scenes, self.outputs = sizes, num_scenes, outputs
         self.inputs = len(fields.cardinalities) * sizes.dim
         self.table = fields.table(sizes.dim, sizes.sd) if table else None
-        self.register_buffer("seen", torch.zeros(num_scenes, dtype=torch.bool))
+        self.register_buffer("trained", torch.zeros(num_scenes, dtype=torch.int64))
 
     def forward(self, ids: Tensor, scene: Tensor) -> Tensor:
         """Logits (B, outputs) of ids (B, F) in scenes (B,), integers.
@@ -162,16 +171,22 @@ class SceneNet(nn.Module):
         raise NotImplementedError
 
     def places(self, scene: Tensor) -> Tensor:
-        """Scenes (B,) as 0..S, where S is any other; in training mode they are seen from now on."""
+        """Scenes (B,) as 0..S, where S is any other; in training mode they are counted."""
         known = (scene >= 0) & (scene < self.num_scenes)
         place = torch.where(known, scene, self.num_scenes).long()
         if self.training:
-            self.seen[place[known]] = True
+            self.trained += place.bincount(minlength=self.num_scenes + 1)[:-1]
         return place
 
-    def known(self) -> Tensor:
-        """(S,) bool, scenes of which a mean is taken: those seen, or all before any training."""
-        return self.seen.clone() if self.seen.any() else torch.ones_like(self.seen)
+    def known(self) -> Known:
+        """Scenes that answer for themselves, and for others, in the network's mode."""
+        # Reconstruction: no source says when a scene has been trained on enough.
+        some = self.trained > 0
+        some = some if some.any() else torch.ones_like(some)
+        if self.training:
+            return Known(some, some)
+        enough = self.trained >= LEAST_ROWS
+        return Known(enough, enough if enough.any() else some)
 
     def rows(self, weight: Tensor) -> Tensor:
         """Rows (S + 1, ...) of parameters (S, ...), by place."""
@@ -188,10 +203,10 @@ class SceneNet(nn.Module):
         """
         if not len(place):
             return torch.zeros(0, self.outputs, device=place.device)
-        known = self.known().nonzero().flatten().tolist()
+        own, pooled = (mask.nonzero().flatten().tolist() for mask in self.known())
 
         def mean(each: int, rows: Tensor) -> Tensor:
-            scenes = [each] if each in known else known
+            scenes = [each] if each in own else pooled
             return torch.stack([apply(scene, rows) for scene in scenes]).mean(0)
 
         return grouped(place, mean)

@@ -18,7 +18,15 @@ from torch.nn.functional import linear
 from predictors.mi_dpg import MiDpg
 from predictors.nets import Fields
 from predictors.scene_experts import Mmoe, Ple, SharedBottom
-from predictors.scene_nets import Mlp, SceneNet, SceneSizes, activate, check_least, with_mean
+from predictors.scene_nets import (
+    Known,
+    Mlp,
+    SceneNet,
+    SceneSizes,
+    activate,
+    check_least,
+    with_mean,
+)
 
 
 class SharedMlp(SceneNet):
@@ -78,7 +86,7 @@ class PartitionedNorm(nn.Module):
         var = sums.index_add(0, place, (units - mean[place]).square()) / per
         return count[:-1].unsqueeze(1), mean[:-1], var[:-1]
 
-    def forward(self, units: Tensor, place: Tensor, known: Tensor) -> Tensor:
+    def forward(self, units: Tensor, place: Tensor, known: Known) -> Tensor:
         """(B, width), of places (B,) in 0..S; `known`: see `with_mean`."""
         mean, var = self.mean.clone(), self.var.clone()
         if self.training:
@@ -162,7 +170,7 @@ class GeneratedLinear(nn.Module):
         rank: k >= 1; None: as above.
     """
 
-    def __init__(self, inputs: int, outputs: int, scene_dim: int, rank: int | None = None) -> None:
+    def __init__(self, inputs: int, outputs: int, scene_dim: int, rank: int | None) -> None:
         super().__init__()
         small = min(inputs, outputs)
         self.rank = math.ceil(small / 16) if rank is None else rank
@@ -195,7 +203,7 @@ class Apg(SceneNet):
         options: see `SceneNet`.
     """
 
-    def __init__(self, *args: Any, rank: int | None = None, **options: Any) -> None:
+    def __init__(self, *args: Any, rank: int | None = 8, **options: Any) -> None:
         super().__init__(*args, **options)
         sizes = self.sizes
         self.scene, self.bias = self.scene_table(), self.scene_bias()

@@ -180,7 +180,7 @@ class SceneColumn:
 
     Args:
         fields: all, F >= 2.
-        place: of the scene, in [0, F).
+        field: of the scene, in [0, F).
 
     Attributes:
         others: the fields without the scene.
@@ -190,22 +190,22 @@ class SceneColumn:
         ValueError: no such field, or no other one.
     """
 
-    def __init__(self, fields: Fields, place: int) -> None:
+    def __init__(self, fields: Fields, field: int) -> None:
         sizes = fields.cardinalities
-        if not (len(sizes) > 1 and 0 <= place < len(sizes)):
+        if not (len(sizes) > 1 and 0 <= field < len(sizes)):
             raise ValueError(
-                f"scene_field must be in [0, {len(sizes)}) and not the only field, got {place}"
+                f"scene_field must be in [0, {len(sizes)}) and not the only field, got {field}"
             )
-        self.place, self.num_scenes = place, sizes[place]
-        self.others = Fields(sizes[:place] + sizes[place + 1 :])
-        self._first = sum(sizes[:place]) + place  # row of scene 0; each field has an unknown id
+        self.field, self.num_scenes = field, sizes[field]
+        self.others = Fields(sizes[:field] + sizes[field + 1 :])
+        self._first = sum(sizes[:field]) + field  # row of scene 0; each field has an unknown id
 
     def split(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Rows (B, F) of all fields as rows (B, F - 1) of the others, and scenes (B,) in 0..S.
 
         S is a scene outside its field.
         """
-        before, scene, after = ids.tensor_split((self.place, self.place + 1), dim=1)
+        before, scene, after = ids.tensor_split((self.field, self.field + 1), dim=1)
         others = torch.cat([before, after - (self.num_scenes + 1)], dim=1)
         return others, scene.squeeze(1) - self._first
 
@@ -231,12 +231,12 @@ class SceneModel(nn.Module):
         return self.net(*self.column.split(ids)).squeeze(1)
 
     def information(self, generator: torch.Generator) -> Tensor:
-        """The bound (), nats, with the scenes seen so far alike; at most log S."""
+        """The bound (), nats, with the scenes trained on so far alike; at most log S."""
         assert self.bound is not None
         assert isinstance(self.net, MiDpg)
         # Reconstruction: a rare scene is to differ as much as a frequent one. One never seen has
         # no weighting of its own.
-        known = self.net.known()
+        known = self.net.known().pooled
         return self.bound(self.net.code(), self.net.scene, generator, known / known.sum())
 
     def learn(

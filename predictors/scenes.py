@@ -20,7 +20,7 @@ from predictors.delivery import RULES
 from predictors.mi_dpg import MiDpg
 from predictors.nets import load_state, probabilities, state_arrays
 from predictors.neural import NeuralPredictor
-from predictors.open_clicks import OpenClicks
+from predictors.open_clicks import OpenClicks, last_second
 from predictors.scene_nets import ParameterCount
 from predictors.scene_pretraining import (
     ApgConfig,
@@ -62,15 +62,22 @@ class ShownImpressions:
     """The impressions shown since the last `close`, and which were clicked."""
 
     def __init__(self, num_fields: int) -> None:
+        self.since = self.now = -1  # seconds; rows of (since, now] are due
         self.features = np.empty((0, num_fields), np.int32)
         self.clicked = np.empty(0, np.bool_)
 
     def follow(self, history: object, now: int) -> None:
-        """Nothing of a log is still open: a click is known with its impression."""
+        """Goes on at `now`, seconds; nothing is open: a click is known with its impression."""
+        self.since = self.now = now
 
     def update(self, window: Window) -> None:
-        """Takes in the won impressions of a window."""
+        """Takes in the won impressions of a window.
+
+        Raises:
+            ValueError: there are some, or events, and the window ends before the one before it.
+        """
         shown = window.result.won & (window.impressions.mask > 0)
+        self.now = last_second(window, self.since, is_empty=not shown.any())
         features = window.impressions.features[shown]
         self.features = np.concatenate([self.features, features])
         self.clicked = np.concatenate([self.clicked, window.result.clicked[shown]])
@@ -82,20 +89,23 @@ class ShownImpressions:
     def close(self) -> None:
         """Drops what was due."""
         self.clicked, self.features = self.clicked[:0], self.features[:0]
+        self.since = self.now
 
     def get_state(self) -> dict[str, np.ndarray]:
         """Arrays that determine the future behaviour."""
-        return {"clicked": self.clicked.copy(), "features": self.features.copy()}
+        columns = {"clicked": self.clicked.copy(), "features": self.features.copy()}
+        return {"moments": np.array([self.since, self.now]), **columns}
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
         """Restores what `get_state` returned."""
+        self.since, self.now = (int(moment) for moment in state["moments"])
         self.clicked, self.features = state["clicked"].copy(), state["features"].copy()
 
 
 class ScenePredictor(NeuralPredictor[SceneRows]):
     """Base of the methods; estimates CVR, or CTR with `target="ctr"`.
 
-    The scene is the id in column `scene_field` of the features. A scene in which no row was
+    The scene is the id in column `scene_field` of the features. A scene in which few rows were
     trained on, or an id outside the field, is answered for as `SceneNet` says.
 
     Args and attributes are those of `NeuralPredictor`; `losses` are cross-entropies.
@@ -106,9 +116,10 @@ class ScenePredictor(NeuralPredictor[SceneRows]):
 
     targets = frozenset({Target.CVR})
     rule = "matured"
-    # Of 3e-4, 1e-3, 3e-3 and 1e-2: macro AUC of mi_dpg .744, .751, .755 and .746, of scene_input
-    # .706, .710, .714 and .711; of both, the NLL is lowest, too. In a world that no benchmark uses
-    # (multi_scene, CVR, truly different, seed 1000, 20,000 clicks a day).
+    # One rate for all: of 1e-3, 3e-3 and 1e-2 that with the best macro AUC (mi_dpg .7528, .7561 and
+    # .7477) of all methods but shared_mlp (.5846 at 1e-3, .5844 at 3e-3) and one_per_scene (.7426,
+    # .7410). In a world that no benchmark uses (multi_scene, CVR, truly different, seed 1000,
+    # 20,000 clicks a day). All rates of all methods: docs/scenes.md, "Measured".
     learning_rate: ClassVar[float] = 3e-3
     config_class: ClassVar[Any] = SceneConfig
     pretraining_class = ScenePretraining

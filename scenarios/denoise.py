@@ -42,6 +42,8 @@ from scenarios.noisy_auctions import SYNTHETIC, TRUE_PRIOR, NoisyAuctions, Price
 BUDGET_SHARE, CPC_SHARE = 0.2, 0.2  # DenoiseBid: k_B and k_C
 AUCTIONS, ONLINE_AUCTIONS = 1_000, 10_000  # of a campaign
 FIT_ROWS = 100  # predictions per component that a prior is fitted on: DenoiseBid, 100 K
+# On-line campaigns are longer, and a prior of 200 rows costs .006 of the value at noise 2.
+ONLINE_FIT_ROWS = 500
 _TOGETHER = 20  # campaigns paced side by side: 32 MB of values
 START_ROWS = 200  # auctions, known beforehand, at whose median value / price the pacing starts
 UNEQUAL_NOISE = (0.2, 2.0)  # log-odds; of the halves of the auctions in regime heteroscedastic
@@ -141,16 +143,15 @@ def run_step(step: Step, prices: Sequence[Prices] = (SYNTHETIC,)) -> Iterator[Tr
 
 
 def forecasts(
-    auctions: NoisyAuctions, noise: FloatArray, methods: Sequence[str]
+    auctions: NoisyAuctions, noise: FloatArray, methods: Sequence[str], fit_rows: int = FIT_ROWS
 ) -> dict[str, Forecast]:
     """What each method takes for the CTRs; `robust`, which has no such thing, is left out.
-
-    Priors are fitted on the first `FIT_ROWS` predictions per component.
 
     Args:
         auctions: T of them.
         noise: (T,) standard deviation, log-odds; known to all methods.
         methods: names.
+        fit_rows: predictions per component, the first ones, that priors are fitted on.
     """
     logit = auctions.noisy_logit(noise)
     plain, found = expit(logit), {}
@@ -165,14 +166,15 @@ def forecasts(
             model.prior = TRUE_PRIOR
             found[name] = Forecast(model.correct_logits(logit, noise).mean)
         elif name == "denoise_rms":
-            found[name] = _denoised(logit, np.full_like(noise, np.sqrt(np.mean(noise**2))), 2)
+            rms = np.full_like(noise, np.sqrt(np.mean(noise**2)))
+            found[name] = _denoised(logit, rms, 2, fit_rows)
         elif name != "robust":
-            found[name] = _denoised(logit, noise, 1 if name == "denoise_k1" else 2)
+            found[name] = _denoised(logit, noise, 1 if name == "denoise_k1" else 2, fit_rows)
     return found
 
 
-def _denoised(logit: FloatArray, noise: FloatArray, components: int) -> Forecast:
-    rows, model = FIT_ROWS * components, DenoiseBid(components)
+def _denoised(logit: FloatArray, noise: FloatArray, components: int, fit_rows: int) -> Forecast:
+    rows, model = fit_rows * components, DenoiseBid(components)
     with warnings.catch_warnings():
         # Told by `at_floor`: with few rows and much noise it is luck, the noise is right.
         warnings.filterwarnings("ignore", "the fitted law", RuntimeWarning)
@@ -222,7 +224,7 @@ def _run_online(step: Step, prices: Sequence[Prices]) -> Iterator[Trial]:
     values, floors = [], []
     for seed in seeds:
         drawn = draw(ONLINE_AUCTIONS, seed)
-        seen = forecasts(drawn, noise, methods)
+        seen = forecasts(drawn, noise, methods, ONLINE_FIT_ROWS)
         values.append([seen[name].ctr * drawn.cvr for name in methods])
         floors.append([seen[name].at_floor for name in methods])
     value = np.moveaxis(np.array(values), 2, 0).copy()  # (T, seeds, methods)

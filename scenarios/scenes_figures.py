@@ -12,7 +12,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import Bbox
 
-from adsim.types import FloatArray
+from adsim.types import BoolArray, FloatArray
 from scenarios import report
 from scenarios.palette import BLUE, GREEN, LINES, VERMILLION
 from scenarios.plots import INK, SMALL_SIZE, dressed, new_figure, save_figure
@@ -203,14 +203,27 @@ def plot_scenes(runs: Runs, ax: Axes | None = None) -> Axes:
 
 
 def _gaps(runs: Runs) -> tuple[FloatArray, FloatArray]:
-    """Rows before the stream, and AUC less that of the truth, in order of the rows."""
-    rows = np.mean([run["scene_rows"] for run in runs], axis=0)
-    gap = np.mean([np.subtract(run["scene_auc"], run["scene_auc_truth"]) for run in runs], axis=0)
-    rows, gap = rows[~np.isnan(gap)], gap[~np.isnan(gap)]
-    cold = rows < COLD_ROWS
-    order = np.flatnonzero(~cold)[np.argsort(rows[~cold])]
-    first = [[values[cold].mean()] if cold.any() else [] for values in (rows, gap)]
-    return np.append(first[0], rows[order]), np.append(first[1], gap[order])
+    """Rows before the stream, and AUC less that of the truth, in order of the rows.
+
+    Scenes are cold in a run, as in `score`; a scene's mean is over the runs where it is not.
+    """
+    rows = np.array([run["scene_rows"] for run in runs], dtype=np.float64)  # (runs, S)
+    gap = np.array([np.subtract(run["scene_auc"], run["scene_auc_truth"]) for run in runs])
+    cold, known = rows < COLD_ROWS, ~np.isnan(gap)
+    first = [_means(each, cold & known, axis=1) for each in (rows, gap)]  # of each run
+    others = [_means(each, ~cold & known, axis=0) for each in (rows, gap)]
+    order = np.argsort(others[0])
+    found = [
+        np.append(one.mean(keepdims=True) if one.size else one, other[order])
+        for one, other in zip(first, others, strict=True)
+    ]
+    return found[0], found[1]
+
+
+def _means(values: FloatArray, held: BoolArray, axis: int) -> FloatArray:
+    """Means over an axis of what is held; where nothing is, there is none."""
+    count = held.sum(axis=axis)
+    return np.where(held, values, 0.0).sum(axis=axis)[count > 0] / count[count > 0]
 
 
 def parameters_figure(groups: Setups, title: str) -> Figure:
@@ -241,7 +254,8 @@ def scenes_figure(groups: Setups, title: str) -> Figure:
     (panels,) = figure.subplots(1, len(groups), squeeze=False)
     for ax, (setup, (group, runs)) in zip(panels, groups.items(), strict=True):
         plot_scenes(runs, ax)
-        cold = "\nleftmost: mean of the cold scenes" * (min(runs[0]["scene_rows"]) < COLD_ROWS)
+        least = min(min(run["scene_rows"]) for run in runs)
+        cold = "\nleftmost: mean of the cold scenes" * (least < COLD_ROWS)
         ax.title.set_text(f"{setup}, {report.seeds_of(group)}{cold}")
     figure.suptitle(title, fontsize=11.5)
     return figure

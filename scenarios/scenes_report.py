@@ -94,7 +94,7 @@ class Group(report.Group):
         row = self.head(method, "macro_auc")
         row |= {name: self.mean(method, name) for name in (*SCORES, *OBSERVED, *BEST)}
         row |= {"pcoc": self.pcoc(method, "all"), "cold_pcoc": self.pcoc(method, "cold")}
-        row["macro_log_pcoc"] = mean_of(self.scene_errors(method, self.seed))
+        row["macro_log_pcoc"] = mean_of(self.scene_errors(method, self.clusters))
         for metric in METRICS:
             row |= self.differences(metric, method, FIRST)
         row["clusters"] = self.clustering

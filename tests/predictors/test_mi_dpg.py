@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from small_scenes import FIELDS, SIZES, S, build, mi_dpg, random_scenes, some
+from small_scenes import FIELDS, SIZES, S, build, mi_dpg, random_scenes, some, trained_on
 from torch import tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -77,8 +77,9 @@ def test_weightings_have_low_rank_and_weighted_weights_full_rank():
 @pytest.mark.parametrize("place", [0, 2, 3])
 def test_folded_weights_give_the_same_logits(place):
     net, (ids, scene) = random_scenes(mi_dpg(layer_biases=True)).double(), some(20)
-    net(ids, scene)
+    trained_on(net, 100, 200, 99)
     plain, inputs = net.folded(place).double(), net.table[ids].flatten(1)
+    assert net.training  # as before
     expected = net.eval()(ids, torch.full_like(scene, place))
     torch.testing.assert_close(plain(inputs), expected, rtol=1e-5, atol=1e-5)
 
@@ -91,7 +92,7 @@ def test_a_single_scene_is_a_plain_network():
 
 
 def test_normalised_units_are_so_in_every_form():
-    net, (ids, scene) = mi_dpg(sizes=SIZES._replace(normalise=True)), some(20)
+    net, (ids, scene) = trained_on(mi_dpg(sizes=SIZES._replace(normalise=True))), some(20)
     other = torch.stack([net.folded(s)(net.table[ids].flatten(1)) for s in range(S)])
     torch.testing.assert_close(net(ids, scene), other[scene, torch.arange(20)])
 
@@ -248,6 +249,14 @@ def test_scenes_without_a_share_are_left_out(estimator):
     assert bound.item() <= math.log(2)
     bound.backward()
     assert torch.isfinite(code.grad).all()
+
+
+def test_the_unit_of_the_noise_is_that_of_the_scenes_with_a_share():
+    # Root mean squares of 3 and 1 are sqrt 5; the scene of code 100 plays no part.
+    module, _ = bound_of(tensor([[3.0], [1.0], [100.0]]), noise=0)
+    code, used = tensor([[3.0], [1.0], [100.0]]), tensor([True, True, False])
+    found = module.noisy(code, torch.Generator(), used)[0].flatten()
+    assert found.tolist() == pytest.approx([3 / 5**0.5, 1 / 5**0.5, 100 / 5**0.5])
 
 
 def test_infonce_by_hand():

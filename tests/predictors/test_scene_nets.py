@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from small_scenes import BY_EMBEDDING, FIELDS, NAMES, S, build, random_scenes, some
+from small_scenes import BY_EMBEDDING, FIELDS, NAMES, S, build, random_scenes, some, trained_on
 from torch import tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -13,7 +13,7 @@ from predictors.mi_dpg import (
     MiDpgConfig,
 )
 from predictors.nets import adam, frozen, load_state, state_arrays
-from predictors.scene_nets import count_parameters, grouped, with_mean
+from predictors.scene_nets import LEAST_ROWS, Known, count_parameters, grouped, with_mean
 from predictors.scene_peers import SCENE_NETS
 from predictors.training import descend
 
@@ -34,7 +34,7 @@ def test_logits_have_one_row_per_impression(name, outputs):
 def test_a_row_does_not_depend_on_its_batch(name):
     net, (ids, scene) = random_scenes(build(name)), some(12)
     net(ids, scene)
-    net.eval()
+    trained_on(net).eval()
     alone = torch.cat([net(ids[i : i + 1], scene[i : i + 1]) for i in range(12)])
     torch.testing.assert_close(net(ids, scene), alone, rtol=1e-5, atol=1e-5)
 
@@ -96,6 +96,7 @@ def test_rare_scenes_train_what_is_shared(name):
 def test_permuted_scenes_permute_the_outputs(name):
     net, (ids, scene) = random_scenes(build(name)), some(12)
     net(ids, scene)
+    trained_on(net, 200, 300, 100)
     expected, order = net.eval()(ids, scene), [2, 0, 1]  # new scene i is the old order[i]
     other, state = build(name, seed=1).eval(), net.state_dict()
     for key, value in net.state_dict().items():
@@ -103,7 +104,7 @@ def test_permuted_scenes_permute_the_outputs(name):
         listed = name != "pepnet" and any(
             at in {"nets", "towers", "gates", "own"} for at in parts[:-1]
         )
-        stacked = parts[0] in {"scene", "bias", "biases", "weights", "layer_biases", "seen"}
+        stacked = parts[0] in {"scene", "bias", "biases", "weights", "layer_biases", "trained"}
         stacked |= key in {"norm.scales", "norm.shifts", "norm.mean", "norm.var"}
         if stacked:
             state[key] = value[order]
@@ -133,12 +134,13 @@ def test_networks_learn_a_scene_that_contradicts_another(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_weights_and_scenes_seen_survive_a_round_trip(name):
+def test_weights_and_rows_of_scenes_survive_a_round_trip(name):
     net, (ids, scene) = random_scenes(build(name)), some(9, scenes=2)
+    trained_on(net, 200, 99, 0)
     net(ids, scene)
     other = build(name, seed=1)
     load_state(other, state_arrays(net))
-    assert torch.equal(other.seen, tensor([True, True, False]))
+    assert other.trained.tolist() == [205, 103, 0]
     assert torch.equal(other.eval()(ids, scene + 1), net.eval()(ids, scene + 1))
 
 
@@ -148,7 +150,7 @@ def test_scenes_never_seen_are_alike_and_finite(name):
     # Scenes 0 and 1 are trained on. Scene 2 has parameters of its own, but no training.
     net, (ids, scene) = random_scenes(build(name)), some(20, scenes=2)
     net(ids, scene)
-    net.eval()
+    trained_on(net, 100, 100, 0).eval()
     first, *others = [net(ids, torch.full((20,), s)) for s in (2, 3, -1, 10**9)]
     assert torch.isfinite(first).all()
     for other in others:
@@ -156,44 +158,85 @@ def test_scenes_never_seen_are_alike_and_finite(name):
 
 
 @pytest.mark.parametrize("name", BY_EMBEDDING)
-def test_a_new_scene_has_the_mean_of_the_embeddings_and_biases_seen(name):
-    net, (ids, scene) = random_scenes(build(name)), some(20, scenes=2)
-    net(ids, scene)
+def test_a_new_scene_has_the_mean_of_the_embeddings_and_biases_of_others(name):
+    net, (ids, _) = random_scenes(build(name)), some(20)
+    trained_on(net, 100, 300, 99)
     found = net.eval()(ids, torch.full((20,), 7))
     with torch.no_grad():
         net.scene[0] = net.scene[:2].mean(0)
         net.bias[0] = net.bias[:2].mean(0)
-    net.seen[1] = False
+    trained_on(net, 100, 99, 0)
     torch.testing.assert_close(net(ids, torch.zeros(20, dtype=torch.int64)), found)
 
 
 @pytest.mark.parametrize("name", ["shared_bottom", "mmoe", "ple", "one_per_scene"])
 def test_a_new_scene_has_the_mean_of_the_logits_where_scenes_have_layers(name):
-    net, (ids, scene) = build(name), some(20, scenes=2)
-    net(ids, scene)
-    net.eval()
+    net, (ids, _) = build(name), some(20)
+    trained_on(net, 100, 300, 99).eval()
     each = [net(ids, torch.full((20,), s)) for s in (0, 1)]
-    torch.testing.assert_close(net(ids, torch.full((20,), 5)), (each[0] + each[1]) / 2)
+    for new in (2, 5):
+        found = net(ids, torch.full((20,), new))
+        torch.testing.assert_close(found, (each[0] + each[1]) / 2)
 
 
-def test_before_training_a_new_scene_has_the_mean_of_all():
-    net, (ids, _) = build("shared_bottom").eval(), some(4)
-    each = [net(ids, torch.full((4,), s)) for s in range(S)]
-    torch.testing.assert_close(net(ids, torch.full((4,), S)), sum(each) / S)
+@pytest.mark.parametrize(
+    ("rows", "answers"),
+    [
+        # Logits of the scenes are 1, 2 and 6.
+        ((0, 0, 0), [3, 3, 3, 3]),
+        ((99, 0, 0), [1, 1, 1, 1]),
+        ((99, 1, 0), [1.5, 1.5, 1.5, 1.5]),
+        ((100, 0, 0), [1, 1, 1, 1]),
+        ((100, 99, 0), [1, 1, 1, 1]),
+        ((100, 99, 500), [1, 3.5, 6, 3.5]),
+        ((100, 100, 100), [1, 2, 6, 3]),
+    ],
+)
+@pytest.mark.parametrize("name", ["shared_bottom", "scene_input"])
+def test_a_scene_answers_for_itself_from_its_hundredth_row_on(name, rows, answers):
+    net, (ids, _) = build(name), some(1)
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.zero_()
+        for scene, logit in enumerate((1.0, 2.0, 6.0)):
+            bias = net.towers[scene].layers[-1].bias if name == "shared_bottom" else net.bias[scene]
+            bias.fill_(logit)
+    trained_on(net, *rows).eval()
+    found = [net(ids, tensor([scene])).item() for scene in range(4)]
+    assert found == pytest.approx(answers)
+    net.train()  # from its first row on, which is that of this very batch
+    assert [net(ids, tensor([scene])).item() for scene in range(3)] == [1, 2, 6]
 
 
-def test_only_training_makes_a_scene_seen():
+def test_only_rows_of_training_are_counted():
     net, (ids, _) = build("mi_dpg"), some(4)
     net.eval()(ids, tensor([0, 1, 2, 9]))
-    assert not net.seen.any()
+    assert not net.trained.any()
     net.train()(ids, tensor([0, 2, 9, -1]))
-    assert net.seen.tolist() == [True, False, True]
-    assert frozen(net).seen.tolist() == [True, False, True]
+    net(ids, tensor([2, 2, 2, 3]))
+    net(ids[:0], tensor([], dtype=torch.int64))
+    assert net.trained.tolist() == [1, 0, 4]
+    assert frozen(net).trained.tolist() == [1, 0, 4]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_rows_of_a_new_scene_leave_its_estimate_where_it_was(name):
+    net, (ids, scene) = random_scenes(build(name)), some(200, scenes=2)
+    net(ids, scene)
+    new = torch.full((200,), 2)
+    before = net.eval()(ids, new)
+    net.train()(ids[:1], new[:1])
+    torch.testing.assert_close(net.eval()(ids, new), before, rtol=0, atol=0)
+    net.train()(ids[: LEAST_ROWS - 1], new[: LEAST_ROWS - 1])
+    assert net.trained.tolist() == [100, 100, 100]
+    assert (net.eval()(ids, new) == before).all() == (name == "shared_mlp")
 
 
 def test_means_of_what_is_known_by_hand():
-    found = with_mean(tensor([[2.0], [9.0], [4.0]]), tensor([True, False, True]))
-    assert found.tolist() == [[2], [3], [4], [3]]
+    weight, mask = tensor([[2.0], [9.0], [4.0]]), tensor([True, False, True])
+    assert with_mean(weight, Known(mask, mask)).tolist() == [[2], [3], [4], [3]]
+    none = torch.zeros(3, dtype=torch.bool)
+    assert with_mean(weight, Known(none, mask)).tolist() == [[3], [3], [3], [3]]
 
 
 def test_grouped_rows_keep_their_order():
@@ -230,7 +273,7 @@ def test_scenes_with_equal_parameters_are_equal(name):
     net, (ids, scene) = build(name), some(12)
     with torch.no_grad():
         net.scene.copy_(net.scene[:1].expand(S, -1))
-    net.eval()
+    trained_on(net).eval()
     zero, other = (net(ids, torch.full_like(scene, s)) for s in (0, 1))
     torch.testing.assert_close(zero, other)
     assert zero.std() > 0
@@ -259,7 +302,9 @@ def test_scenes_with_equal_parameters_are_equal(name):
         # Normalisation: 2 x 32, shared and per scene. Auxiliary 40-16-1.
         ("star", {}, 17 * (673 + 64) + 16 * 8 + 673, 673 + 64 + 8),
         # k = 1; p = 4, 2: (32 4 + 4 + 4 + 64 + 16 + 18) + (16 2 + 2 + 2 + 16 + 8 + 18) + 9.
-        ("apg", {}, 234 + 78 + 9 + 16 * 9, 9),
+        ("apg", {"rank": None}, 234 + 78 + 9 + 16 * 9, 9),
+        # k = p = 8: 256 + 64 + 64 + 144 + 576 + 72 and 128 + 64 + 64 + 72 + 576 + 72.
+        ("apg", {}, 1176 + 976 + 9 + 16 * 9, 9),
         # Gates 40-16-(32, 16, 8).
         ("pepnet", {}, 673 + 3 * 656 + 17 * 56 + 16 * 9, 9),
         ("one_per_scene", {}, 16 * 673, 673),

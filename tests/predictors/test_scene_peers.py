@@ -5,12 +5,14 @@ import torch
 from small_scenes import build, random_scenes, some
 from torch import nn, tensor
 
+from predictors.scene_nets import Known
 from predictors.scene_peers import PartitionedNorm
 
 
 def test_partitioned_norm_by_hand():
     # Scene 0: 1 and 3, mean 2, variance 1. Scene 1: one row, running statistics 0 and 1.
-    norm, known = PartitionedNorm(1, 2, momentum=0.5), torch.ones(2, dtype=torch.bool)
+    norm, both = PartitionedNorm(1, 2, momentum=0.5), torch.ones(2, dtype=torch.bool)
+    known = Known(both, both)
     found = norm(tensor([[1.0], [5.0], [3.0]]), tensor([0, 1, 0]), known)
     assert found.flatten().tolist() == pytest.approx([-1, 5, 1], abs=1e-5)
     assert norm.mean.flatten().tolist() == [1, 0]  # half way from 0 to 2

@@ -26,7 +26,7 @@ from adsim.types import AuctionResult, Impressions, Target, Window
 from predictors import PREDICTORS, ScenePredictor
 from predictors.delivery import RULES, deliver, final_labels
 from predictors.nets import Fields
-from predictors.scene_nets import num_parameters
+from predictors.scene_nets import LEAST_ROWS, num_parameters
 from predictors.scene_peers import SCENE_NETS
 from predictors.scene_pretraining import SceneColumn
 from predictors.stream import gather, rounds
@@ -109,8 +109,8 @@ def test_scene_is_the_id_in_its_column():
         features[:, SCENE] = other
         expected = sigmoid(FIRST + LAST + 1.5 + 0.2)
         np.testing.assert_allclose(means(predictor, features), expected, rtol=1e-6)
-    # Only scenes 0 and 2 have been trained on: mean embedding 3.5, bias .2; scene 1 gets them, too.
-    net.seen[1] = False
+    # Scenes 0 and 2 have been trained on enough: mean embedding 3.5, bias .2; 1 gets them, too.
+    net.trained[1] = LEAST_ROWS - 1
     for other in (1, S):
         features[:, SCENE] = other
         expected = sigmoid(FIRST + LAST + 1.75 + 0.2)
@@ -203,7 +203,7 @@ def test_rows_carry_final_labels():
 
 
 def test_rows_of_impressions_are_those_won():
-    predictor = fitted("shared_mlp", "ctr")
+    predictor = fitted("shared_mlp", "ctr", follow=False)
     features = clicks().features[:5]
     ids = np.arange(5)
     mask = np.array([1, 1, 1, 1, 0], np.int8)
@@ -228,6 +228,26 @@ def test_impressions_of_a_window_are_trained_on_at_once():
         predictor.partial_fit(stream("ctr").window(k))
         due = (log.time >= SPLIT.start_second) & (log.time <= SPLIT.last_second(k))
         assert predictor.trained_rows == due.sum()
+
+
+def test_windows_of_the_past_are_refused():
+    predictor, plays = fitted("shared_mlp", "ctr"), stream("ctr")
+    window = plays.window(1)
+    predictor.partial_fit(window)
+    says = f"window must end at or after second {SPLIT.last_second(1)}, ends at"
+    for old in (plays.window(0), window._replace(now_hours=1.0)):
+        with pytest.raises(ValueError, match=says):
+            predictor.partial_fit(old)
+    quiet = plays.window(0)  # impressions without clicks
+    quiet = quiet._replace(events=type(quiet.events)._make(column[:0] for column in quiet.events))
+    with pytest.raises(ValueError, match=says):
+        predictor.partial_fit(quiet)
+    trained = predictor.trained_rows
+    predictor.partial_fit(plays.window(2))
+    assert predictor.trained_rows > trained
+    with pytest.raises(ValueError, match=f"second {SPLIT.start_second - 1}, ends at 3600"):
+        fitted("shared_mlp", "ctr").partial_fit(window._replace(now_hours=1.0))
+    fitted("shared_mlp", "ctr", follow=False).partial_fit(window._replace(now_hours=1.0))
 
 
 # --- predict, partial_fit ----------------------------------------------------------------------

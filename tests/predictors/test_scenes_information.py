@@ -95,9 +95,18 @@ def test_departure_of_the_weightings_is_monitored():
 def test_scenes_never_seen_are_left_out_of_the_bound():
     model = fitted("mi_dpg").main
     with torch.no_grad():
-        model.net.seen.copy_(torch.tensor([True, False, False]))
+        model.net.trained.copy_(torch.tensor([1, 0, 0]))
         found = model.information(torch.Generator())
     assert found.item() == pytest.approx(0, abs=1e-6)  # log 1: nothing to tell apart
+
+
+def test_scenes_of_few_rows_are_in_the_bound():
+    model = fitted("mi_dpg").main
+    with torch.no_grad():
+        expected = model.information(torch.Generator().manual_seed(0))
+        model.net.trained.copy_(torch.tensor([500, 1, 99]))
+        found = model.information(torch.Generator().manual_seed(0))
+    assert found == expected
 
 
 @pytest.mark.parametrize("name", NAMES)

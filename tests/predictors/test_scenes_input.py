@@ -23,7 +23,9 @@ from adsim.checks import check_predictor
 from predictors import MiDpgSettings, SceneConfig, ScenePretraining, scenes
 from predictors.base import PREDICTORS
 from predictors.delivery import Windows
+from predictors.impression_stream import ImpressionStream
 from predictors.nets import state_arrays
+from predictors.scene_nets import LEAST_ROWS
 from predictors.scene_pretraining import MmoeConfig, PleConfig, StarConfig
 from predictors.stream import LogStream, Split
 from scenarios.build import make_auction_env
@@ -245,7 +247,7 @@ def test_methods_have_networks_of_their_own():
     nets = [made.model(name, config(name)) for name in NAMES]
     assert len(set(map(id, nets))) == len(NAMES)
     assert not any(weight.requires_grad for net in nets for weight in net.parameters())
-    assert all(net.net.seen.all() for net in nets)
+    assert all((net.net.trained >= LEAST_ROWS).all() for net in nets)
 
 
 def test_networks_are_kept_on_disk(tmp_path, monkeypatch):
@@ -275,13 +277,34 @@ def test_scenes_without_rows_are_not_taken_for_known():
         plays.split,
     )
     predictor = new_predictor("mi_dpg").fit(few.history(), SPLIT, follow=True)
-    assert predictor.main.net.seen.tolist() == [True, False, True]
+    assert (predictor.main.net.trained > 0).tolist() == [True, False, True]
     features = log.features[:50].copy()
     found = []
     for scene in (1, 7):
         features[:, SCENE] = scene
         found.append(means(predictor, features))
     np.testing.assert_array_equal(*found)
+
+
+@ALL
+def test_the_first_row_of_a_new_scene_does_not_flip_its_estimates(name):
+    # Of the stream, not of the history. One row of it among some 75 of the other scenes.
+    log = shown()
+    features = log.features.copy()
+    features[:, SCENE] = 2 * (features[:, SCENE] > 0)
+    plays = ImpressionStream(log._replace(features=features), SPLIT)
+    window, test = plays.window(0), features[:200].copy()
+    test[:, SCENE] = 1
+    changed = window.impressions.features.copy()
+    changed[40, SCENE] = 1
+    with_one = window._replace(impressions=window.impressions._replace(features=changed))
+    moves = []
+    for each in (window, with_one):
+        predictor = new_predictor(name, "ctr").fit(plays.history(), SPLIT, follow=True)
+        before = means(predictor, test)
+        moves.append(means(predictor.partial_fit(each), test) - before)
+    assert predictor.main.net.trained[1] == 1
+    np.testing.assert_allclose(*moves, rtol=0, atol=0.02)
 
 
 # --- in a campaign -----------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from adsim.clicklog import generate
 from predictors import PREDICTORS
 from predictors.scene_peers import SCENE_NETS
 from predictors.scenes import CTR_SPLIT, CVR_SPLIT
@@ -76,11 +77,20 @@ def test_every_network_is_a_method():
     assert {method.predictor for method in METHODS.values()} == SCENE_NETS.keys()
     assert list(METHODS)[-1] == FIRST
     assert [*PEERS, FIRST] == list(METHODS)
-    assert {method.like for method in EXTRAS.values()} == {FIRST}
+    of = {name: method.like for name, method in EXTRAS.items()}
+    twice = {name for name in EXTRAS if name.endswith("_twice")}
+    assert {like for name, like in of.items() if name not in twice} == {FIRST}
+    assert {of[name] for name in twice} == {FIRST, "scene_input", "shared_bottom", "star"}
 
 
+WIDE = {"bottom": (40,), "tower": (20,)}
 OWN_SETTINGS = {
-    "scene_input_wide": {"bottom": (40,), "tower": (20,)},
+    "scene_input_wide": WIDE,
+    "star_plain": {"partitioned": False},
+    "mi_dpg_twice": {"pretrain_epochs": 2},
+    "scene_input_wide_twice": WIDE | {"pretrain_epochs": 2},
+    "shared_bottom_twice": {"pretrain_epochs": 2},
+    "star_plain_twice": {"partitioned": False, "pretrain_epochs": 2},
     "mi_dpg_no_mi": {"information.weight": 0.0},
     "mi_dpg_r2": {"weighting.rank": 2},
     "mi_dpg_r8": {"weighting.rank": 8},
@@ -141,6 +151,25 @@ def test_set_ups_change_target_and_heterogeneity(setup):
     assert (config.click.ctr == 0.999) == (target == "cvr")
 
 
+def test_click_logs_have_the_mean_rate_of_their_scenario():
+    # With the click law of the scenario the mean is over what would be clicked: another one.
+    laws, rates = [], []
+    for setup in ("different", "ctr_different"):
+        laws.append(scenario_of(WORLD._replace(clicks=2_000, setup=setup), 25, overrides).world)
+        rates.append(generate(laws[-1], 0, num_ticks=24 * 20).p_convert.mean())
+    assert laws[0].conversion == laws[1].conversion
+    assert rates[0] == pytest.approx(laws[0].conversion.cvr, rel=0.02)
+    assert rates[1] > 1.1 * rates[0]
+
+
+def test_platform_noise_plays_no_part_in_a_click_log():
+    scenario = scenario_of(WORLD, 25, overrides).world
+    loud = scenario.platform_noise.model_copy(update={"ctr_sd": 0.3, "cvr_sd": 0.3})
+    configs = (scenario, scenario.model_copy(update={"platform_noise": loud}))
+    one, two = (generate(config, 0, num_ticks=48) for config in configs)
+    assert all(np.array_equal(*columns) for columns in zip(one, two, strict=True))
+
+
 def test_the_scene_is_found_among_other_fields(tmp_path):
     file = tmp_path / "few.toml"
     file.write_text("[world.entities]\nuser_cardinalities = [9, 4]\nitem_cardinalities = [5]\n")
@@ -161,7 +190,7 @@ def test_presets_and_what_replaces_their_parts():
     assert {world.setup for world in choose_worlds()} == {"different", "alike"}
     full = choose_worlds("full")
     count = {setup: sum(world.setup == setup for world in full) for setup in SETUPS}
-    assert count == {"different": 5, "half": 3, "alike": 5, "ctr_different": 3, "ctr_alike": 2}
+    assert count == {"different": 5, "half": 3, "alike": 3, "ctr_different": 3, "ctr_alike": 0}
     names = [world.name for world in choose_worlds("full", setups=["half"], seeds=[4])]
     assert names == ["multi_scene-half-4"]
     assert len(choose_worlds("quick", ["mine.toml"])) == 2
@@ -269,6 +298,7 @@ def test_preset_runs_extras_where_it_plans_them(monkeypatch, tmp_path):
         for setup in SETUPS
     }
     assert of.pop("different") == [*METHODS, *EXTRAS]
+    assert of.pop("ctr_alike") == []
     assert all(methods == list(METHODS) for methods in of.values())
 
 

@@ -92,6 +92,22 @@ def test_calibration_of_scenes_is_the_mean_of_their_errors():
     assert own["macro_log_pcoc_diff_high"] == pytest.approx(-math.log(2))
 
 
+def test_calibration_of_scenes_is_over_the_clusters_of_its_intervals():
+    # PCOC 2 on one day, 1/2 on the other: |ln| is ln 2 on both, and 0 over both together.
+    table = segments(
+        {"star": [0.5, 0.5], "mi_dpg": [0.5, 0.5]},
+        scene0_predicted={"star": [2.0, 1.0], "mi_dpg": [1.0, 2.0]},
+        scene0_observed={"star": [1.0, 2.0], "mi_dpg": [1.0, 2.0]},
+        scene1_predicted={"star": [2.0, 1.0], "mi_dpg": [1.0, 2.0]},
+        scene1_observed={"star": [1.0, 2.0], "mi_dpg": [1.0, 2.0]},
+    )
+    group = Group(table)
+    row = group.row("star")
+    assert row["clusters"] == "days"
+    assert row["macro_log_pcoc"] == pytest.approx(math.log(2))
+    assert row["mi_dpg_macro_log_pcoc_diff"] == pytest.approx(-row["macro_log_pcoc"])
+
+
 def test_scenes_without_rows_have_no_calibration():
     table = segments({"star": [0.5]}, scene1_observed={"star": 0.0}, scene1_predicted={"star": 0.0})
     assert Group(table).row("star")["macro_log_pcoc"] == pytest.approx(math.log(2))
@@ -204,6 +220,17 @@ def test_scenes_are_shown_by_traffic_and_cold_ones_as_one():
     np.testing.assert_allclose(line.get_xdata(), np.log10([400, 7_000, 50_000]))
     np.testing.assert_allclose(line.get_ydata(), [-0.075] * 3)
     assert not plot_scenes([run("star")]).lines
+
+
+def test_scenes_are_cold_run_by_run():
+    # Scene 2 is cold in seed 0 only, scene 3 in both. Below the truth: the mean of each seed's cold
+    # ones, (.1 + .3) / 2 and .5, then of the seeds.
+    one, two = run("mi_dpg"), run("mi_dpg", seed=1)
+    one |= {"scene_rows": [50_000, 7_000, 900, 500], "scene_auc": [0.9, 0.8, 0.6, 0.6]}
+    two |= {"scene_rows": [70_000, 9_000, 1_100, 300], "scene_auc": [0.9, 0.7, 0.6, 0.4]}
+    line = next(line for line in plot_scenes([one, two]).lines if line.get_marker() == "D")
+    np.testing.assert_allclose(line.get_xdata(), np.log10([500, 1_100, 8_000, 60_000]))
+    np.testing.assert_allclose(line.get_ydata(), [-0.35, -0.1, -0.05, 0.0], atol=1e-12)
 
 
 def test_figures_are_written_per_target(tmp_path):

@@ -13,7 +13,7 @@ from predictors.delivery import Windows
 from predictors.impression_stream import ImpressionStream
 from predictors.mi_dpg import MiDpgConfig
 from predictors.nets import Fields
-from predictors.scene_nets import SceneSizes
+from predictors.scene_nets import LEAST_ROWS, SceneSizes
 from predictors.scene_peers import SCENE_NETS
 from predictors.stream import LogStream, Split
 from predictors.training import seeded
@@ -42,6 +42,12 @@ def some(count, scenes=S, seed=0):
     rng = np.random.default_rng(seed)
     ids = np.stack([rng.integers(0, size, count) for size in FIELDS.cardinalities], 1)
     return FIELDS.encode(ids), torch.from_numpy(rng.permutation(np.arange(count) % scenes))
+
+
+def trained_on(net, *rows):
+    """Says that scenes have been trained on so many rows; by default on enough, all."""
+    net.trained.copy_(torch.tensor(rows or [LEAST_ROWS] * net.num_scenes))
+    return net
 
 
 def random_scenes(net, seed=0):
