@@ -41,11 +41,12 @@ Setups = Mapping[str, tuple[Group, Runs]]  # with the runs of each
 def plot_parameters(group: Group, runs: Runs, metric: Metric, ax: Axes | None = None) -> Axes:
     """A metric against parameters without embeddings of ids, a point per method.
 
-    Methods far below the others are shown as arrows at the lower edge. `name_points` adds names.
+    Methods far below the others are shown as arrows at the lower edge. `EXTRAS` are left out, which
+    would crowd it, unless there is nothing else. `name_points` adds names.
 
     Args:
         group: of one scenario and set-up; if `REFERENCE` is there its metric is taken off, and
-            points have the 95 % interval of the paired difference, but for those of `EXTRAS`.
+            points have the 95 % interval of the paired difference.
         runs: the same, from `collect`.
         metric: a mean over days.
         ax: where to draw.
@@ -53,12 +54,13 @@ def plot_parameters(group: Group, runs: Runs, metric: Metric, ax: Axes | None = 
     reference = REFERENCE if REFERENCE in group.methods else ""
     title = metric.name.replace("_", " ").replace("auc", "AUC")
     ax = dressed(ax, "", "", f"{title} {_MINUS} that of {reference}" if reference else title)
-    sizes = [_parameters(runs, name) for name in group.methods]
+    names = [name for name in group.methods if name not in EXTRAS] or group.methods
+    sizes = [_parameters(runs, name) for name in names]
     ax.set_xscale("log")
     ax.set_xlim(min(sizes) / _ROOM, max(sizes) * _ROOM)
     if reference:
         ax.axhline(0.0, color=BLUE, lw=0.8, ls=LINES[3], zorder=1.5)
-    found = {name: _level(group, metric, name, reference) for name in group.methods}
+    found = {name: _level(group, metric, name, reference) for name in names}
     found = {name: level for name, level in found.items() if np.isfinite(level.mean)}
     low, high = _limits(list(found.values()))
     ax.set_ylim(low, high)
@@ -69,8 +71,7 @@ def plot_parameters(group: Group, runs: Runs, metric: Metric, ax: Axes | None = 
             level = f"{name} {mean:.3f}".replace("-", _MINUS)
             ax.errorbar(size, low + 0.02 * (high - low), ls="", label=level, **look)
         else:
-            plain = name in EXTRAS or not np.isfinite(start)
-            bars = None if plain else [[mean - start], [stop - mean]]
+            bars = [[mean - start], [stop - mean]] if np.isfinite(start) else None
             ax.errorbar(size, mean, bars, capsize=2.0, elinewidth=1.2, ls="", label=name, **look)
     ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     ax.xaxis.set_minor_locator(NullLocator())

@@ -22,7 +22,7 @@ from predictors import (
     TeslaConfig,
 )
 from predictors.delivery import RULES
-from scenarios import denoise, denoise_report, gmv, load, names, netcvr
+from scenarios import denoise, denoise_report, gmv, load, names, netcvr, scenes
 from scenarios.cli import app
 from scenarios.results import summarise
 from scenarios.run import run
@@ -207,6 +207,12 @@ def test_every_regime_method_and_column_of_the_denoise_benchmark_is_described():
         assert f"`{name}`" in text
 
 
+def test_every_setup_and_method_of_the_scenes_benchmark_is_described():
+    text = section((ROOT / "docs" / "benchmarks.md").read_text(), "Many scenes")
+    for name in (*scenes.SETUPS, *scenes.PRESETS, *scenes.METHODS, *scenes.EXTRAS):
+        assert f"`{name}`" in text
+
+
 def test_every_python_block_is_run():
     blocks = {page.name: len(python_blocks(page.read_text())) for page in PAGES}
     assert {name: count for name, count in blocks.items() if count} == {
@@ -233,7 +239,7 @@ def test_documentation_shows_every_command():
     shown = {tuple(parse(line)[0]) for _, line in ADSIM_LINES}
     assert shown == {
         *(("run",), ("replay", "ipinyou"), ("data", "describe"), ("list",), ("show",), ("schema",)),
-        *(("bench", name) for name in ("speed", "netcvr", "gmv", "denoise")),
+        *(("bench", name) for name in ("speed", "netcvr", "gmv", "scenes", "denoise")),
     }
 
 
