@@ -19,11 +19,18 @@ from torch import Tensor
 
 from adsim.types import Target
 from predictors.gmv_nets import Amounts
-from predictors.gmv_pretraining import GmvConfig, GmvPretraining, UntrainedGmv, new_amounts
+from predictors.gmv_pretraining import (
+    GmvConfig,
+    GmvPretraining,
+    UntrainedGmv,
+    count_amounts,
+    new_amounts,
+)
 from predictors.nets import load_state, probabilities, state_arrays
 from predictors.neural import NeuralPredictor
 from predictors.purchase_rows import OpenPurchases, PurchaseRows, RowKind
 from predictors.purchase_stream import READER_SPLIT
+from predictors.scene_nets import ParameterCount
 from predictors.stream import Split
 from predictors.training import descend, set_rate
 
@@ -90,8 +97,18 @@ class GmvPredictor(NeuralPredictor[GmvRows]):
         if self.towers == 2:
             if self.config.bottom == "frozen":
                 net.encoders.requires_grad_(False)
+                net.backbone.requires_grad_(False)  # the encoder's weights depend on it
             self._freeze("router", pretraining.router(self.config))
         self._add("main", net)
+
+    @property
+    def num_parameters(self) -> ParameterCount:
+        """Of the networks that make the estimates; what is used in training only is left out.
+
+        Raises:
+            ValueError: the setting `scene_field` is no field.
+        """
+        return count_amounts(self.fields, self.config, self.towers)
 
     def _estimates(self, ids: Tensor) -> dict[Target, Tensor]:
         """GMV (B,), currency."""
@@ -193,7 +210,7 @@ class GmvPredictor(NeuralPredictor[GmvRows]):
 
     def _step(self, batch: GmvRows) -> float:
         loss = self.loss(self.mixture(self.main(batch.ids), batch.several), batch)
-        descend(self.optimisers["main"], loss)
+        descend(self.optimisers["main"], self.main.backbone.objective(loss, self.generator))
         return float(loss.detach())
 
     def loss(self, predicted: Tensor, batch: GmvRows) -> Tensor:

@@ -5,13 +5,14 @@ Source: READER, X. Li et al., WWW 2026, arXiv:2601.20307, section 4, and its pub
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, layer_norm, softplus
 
-from predictors.nets import Fields
+from predictors.nets import Backbone, Fields, Stack, passed
+from predictors.scene_backbone import SceneLinear
 
 Head = Literal["log", "absolute"]
 """How a tower's output z becomes an amount: log1p(amount) = softplus(z), or amount = |z|."""
@@ -37,31 +38,48 @@ class Dice(nn.Module):
         return u * (self.slope + gate * (1 - self.slope))
 
 
-def layers(inputs: int, widths: Sequence[int]) -> nn.Sequential:
-    """Linear and Dice per width."""
+def layers(inputs: int, widths: Sequence[int], backbone: Backbone | None = None) -> Stack:
+    """Linear and Dice per width; plain without a backbone."""
+    linear = backbone.linear if backbone else nn.Linear
     stack: list[nn.Module] = []
     for width in widths:
-        stack += [nn.Linear(inputs, width), Dice(width)]
+        stack += [linear(inputs, width), Dice(width)]
         inputs = width
-    return nn.Sequential(*stack)
+    return Stack(*stack)
 
 
 class Encoder(nn.Module):
-    """One set of embeddings and hidden layers: ids (B, F) to features (B, last width)."""
+    """One set of embeddings and hidden layers: ids (B, F) to features (B, last width).
 
-    def __init__(self, fields: Fields, dim: int, sd: float, widths: Sequence[int]) -> None:
+    Args:
+        fields: of the ids.
+        dim: columns of the embeddings.
+        sd: of the initial embeddings.
+        widths: of the hidden layers.
+        backbone: of the network that it is a part of, which splits the ids; None: plain layers.
+    """
+
+    def __init__(
+        self,
+        fields: Fields,
+        dim: int,
+        sd: float,
+        widths: Sequence[int],
+        backbone: Backbone | None = None,
+    ) -> None:
         super().__init__()
         self.table = fields.table(dim, sd)
-        self.layers = layers(len(fields.cardinalities) * dim, widths)
+        self.layers = layers(len(fields.cardinalities) * dim, widths, backbone)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """(B, F) to (B, last width)."""
-        return self.layers(embedding(ids, self.table).flatten(1))
+    def forward(self, ids: Tensor, rows: Any = None) -> Tensor:
+        """(B, F) to (B, last width); `rows` as from `Backbone.split`."""
+        return self.layers(embedding(ids, self.table).flatten(1), rows)
 
 
-def tower(inputs: int, widths: Sequence[int]) -> nn.Sequential:
+def tower(inputs: int, widths: Sequence[int], backbone: Backbone) -> Stack:
     """Hidden layers and a linear output."""
-    return nn.Sequential(layers(inputs, widths), nn.Linear([inputs, *widths][-1], 1))
+    hidden = layers(inputs, widths, backbone)
+    return Stack(hidden, backbone.linear([inputs, *widths][-1], 1, last=True))
 
 
 class Amounts(nn.Module):
@@ -74,6 +92,7 @@ class Amounts(nn.Module):
         towers: 1 or 2.
         head: how outputs become amounts.
         independent: every tower has an encoder of its own.
+        backbone: of encoders and towers; None: plain layers.
     """
 
     def __init__(
@@ -85,43 +104,58 @@ class Amounts(nn.Module):
         *,
         head: Head,
         independent: bool = False,
+        backbone: Backbone | None = None,
     ) -> None:
         super().__init__()
+        self.backbone = backbone = backbone or Backbone(fields)
         encoders = towers if independent else 1
         self.encoders = nn.ModuleList(
-            Encoder(fields, *embedding, widths[0]) for _ in range(encoders)
+            Encoder(backbone.fields, *embedding, widths[0], backbone) for _ in range(encoders)
         )
-        self.towers = nn.ModuleList(tower(widths[0][-1], widths[1]) for _ in range(towers))
+        self.towers = nn.ModuleList(
+            tower(widths[0][-1], widths[1], backbone) for _ in range(towers)
+        )
         self.head = head
 
     def start_at(self, level: float) -> None:
         """Lets the outputs begin near log1p(amount) = `level`; for the log head only."""
         bias = torch.log(torch.expm1(torch.tensor(level)))
         for each in self.towers:
-            assert isinstance(each, nn.Sequential)
-            nn.init.constant_(each[-1].bias, float(bias))  # pyright: ignore[reportArgumentType]
+            assert isinstance(each, Stack)
+            last = each[-1]
+            plain = last.weighted.linear if isinstance(last, SceneLinear) else last
+            nn.init.constant_(plain.bias, float(bias))  # pyright: ignore[reportArgumentType]
 
     def forward(self, ids: Tensor) -> Tensor:
         """log1p of the amounts (B, towers), natural, >= 0."""
-        hidden = [encoder(ids) for encoder in self.encoders]
+        ids, rows = self.backbone.split(ids)
+        hidden = [encoder(ids, rows) for encoder in self.encoders]
         if len(hidden) < len(self.towers):
             hidden *= len(self.towers)
         pairs = zip(self.towers, hidden, strict=True)
-        out = torch.cat([each(features) for each, features in pairs], dim=1)
+        out = torch.cat([each(features, rows) for each, features in pairs], dim=1)
         return softplus(out) if self.head == "log" else torch.log1p(out.abs())
 
 
 class Router(nn.Module):
     """Logit (B,) of P(more than one purchase | ids)."""
 
-    def __init__(self, fields: Fields, embedding: tuple[int, float], widths: Sequence[int]) -> None:
+    def __init__(
+        self,
+        fields: Fields,
+        embedding: tuple[int, float],
+        widths: Sequence[int],
+        backbone: Backbone | None = None,
+    ) -> None:
         super().__init__()
-        self.encoder = Encoder(fields, *embedding, widths)
-        self.output = nn.Linear(widths[-1], 1)
+        self.backbone = backbone = backbone or Backbone(fields)
+        self.encoder = Encoder(backbone.fields, *embedding, widths, backbone)
+        self.output = backbone.linear(widths[-1], 1, last=True)
 
     def forward(self, ids: Tensor) -> Tensor:
         """(B, F) to (B,)."""
-        return self.output(self.encoder(ids)).squeeze(1)
+        ids, rows = self.backbone.split(ids)
+        return passed(self.output, self.encoder(ids, rows), rows).squeeze(1)
 
 
 class Calibrator(nn.Module):

@@ -4,6 +4,7 @@ Source: READER, X. Li et al., WWW 2026, arXiv:2601.20307, section 4, and its pub
 (alimama-tech/OnlineGMV, commit 7d4db837).
 """
 
+from functools import partial
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -13,12 +14,13 @@ from torch import Tensor, nn
 
 from adsim.purchaselog import PurchaseLog
 from predictors.gmv_nets import Amounts, Bottom, Calibrator, Head, Router
-from predictors.nets import Fields, bce
+from predictors.nets import Backbone, Fields, bce
 from predictors.purchase_rows import check_purchases, final_gmv, num_purchases
+from predictors.scene_backbone import BackboneConfig, count_network, with_backbone
+from predictors.scene_nets import ParameterCount
 from predictors.stream import Split
 from predictors.training import (
     BasePretraining,
-    NeuralConfig,
     Rate,
     Size,
     Untrained,
@@ -29,7 +31,7 @@ from predictors.training import (
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class GmvConfig(NeuralConfig):
+class GmvConfig(BackboneConfig):
     """Settings of the neural GMV predictors.
 
     Published sizes are in brackets where they differ: they suit a hundred thousand clicks a day.
@@ -112,14 +114,31 @@ class GmvConfig(NeuralConfig):
 
 def new_amounts(fields: Fields, config: GmvConfig, seed: int, towers: int) -> Amounts:
     """The untrained predictor network of a configuration."""
-    widths = config.encoder_widths, config.tower_widths
-    independent = towers == 2 and config.bottom == "independent"
-    return seeded(
-        seed,
-        lambda: Amounts(
-            fields, config.embedding, widths, towers, head=config.head, independent=independent
-        ),
+    return seeded(seed, lambda: with_backbone(fields, config, partial(_amounts, config, towers)))
+
+
+def _amounts(config: GmvConfig, towers: int, backbone: Backbone) -> Amounts:
+    return Amounts(
+        backbone.fields,
+        config.embedding,
+        (config.encoder_widths, config.tower_widths),
+        towers,
+        head=config.head,
+        independent=towers == 2 and config.bottom == "independent",
+        backbone=backbone,
     )
+
+
+def count_amounts(fields: Fields, config: GmvConfig, towers: int) -> ParameterCount:
+    """Parameters of the networks that make the estimates: predictor and, with two towers, router.
+
+    Raises:
+        ValueError: the setting `scene_field` is no field.
+    """
+    counts = [count_network(fields, config, partial(_amounts, config, towers))]
+    if towers == 2:
+        counts.append(count_network(fields, config, partial(_router, config)))
+    return ParameterCount(*map(sum, zip(*counts, strict=True)))
 
 
 class GmvPretraining(BasePretraining):
@@ -142,7 +161,7 @@ class GmvPretraining(BasePretraining):
         net = new_amounts(self.fields, config, self.seed, towers)
         used = {"encoder_widths", "tower_widths", "head"} | _ALWAYS
         used |= {"pretrain_learning_rate", "pretrain_epochs"}
-        settings = config.model_dump(mode="json", include=used)
+        settings = config.model_dump(mode="json", include=used) | config.of_backbone
         settings["independent"] = towers == 2 and config.bottom == "independent"
         return self._trained(
             f"amounts_{towers}", settings, net, lambda net: self._fit_amounts(net, config)
@@ -152,7 +171,7 @@ class GmvPretraining(BasePretraining):
         """P(more than one purchase), trained by cross-entropy at temperature 1; frozen."""
         net = new_router(self.fields, config, self.seed)
         used = {"router_widths", "pretrain_learning_rate"} | _ALWAYS
-        settings = config.model_dump(mode="json", include=used)
+        settings = config.model_dump(mode="json", include=used) | config.of_backbone
         return self._trained("router", settings, net, lambda net: self._fit_router(net, config))
 
     def calibrator(self, config: GmvConfig) -> nn.Module:
@@ -181,6 +200,7 @@ class GmvPretraining(BasePretraining):
         label = torch.log1p(torch.from_numpy(final).float().to(self.device))
         if config.head == "log":
             net.start_at(float(label.median()))
+        draws = torch.Generator(self.device).manual_seed(self.seed)
         # At a constant rate: streams go on from here.
         epochs = config.pretrain_epochs
         for rows, optimiser in self._epoch(net, len(label), config, settling=False, epochs=epochs):
@@ -191,14 +211,17 @@ class GmvPretraining(BasePretraining):
                 loss = masked_mean(error, many) + masked_mean(error, ~many)
             else:
                 loss = error.mean()
-            descend(optimiser, loss)
+            descend(optimiser, net.backbone.objective(loss, draws))
 
     def _fit_router(self, net: nn.Module, config: GmvConfig) -> None:
+        assert isinstance(net, Router)
         self._check(config)
+        draws = torch.Generator(self.device).manual_seed(self.seed)
         label, settling = self._repurchases().float(), not config.official_quirks
         for rows, optimiser in self._epoch(net, len(label), config, settling=settling):
             logit = net(self._ids[rows])
-            descend(optimiser, bce(logit, label[rows], torch.ones_like(logit)))
+            loss = bce(logit, label[rows], torch.ones_like(logit))
+            descend(optimiser, net.backbone.objective(loss, draws))
 
     def _fit_calibrator(self, net: nn.Module, config: GmvConfig) -> None:
         """L1 loss: the conditional median of log1p(final) - log1p(seen), purchase by purchase."""
@@ -241,7 +264,11 @@ _ALWAYS = {"attribution_seconds", "embedding_dim", "embedding_sd", "batch_size",
 
 def new_router(fields: Fields, config: GmvConfig, seed: int) -> Router:
     """The untrained router of a configuration."""
-    return seeded(seed, lambda: Router(fields, config.embedding, config.router_widths))
+    return seeded(seed, lambda: with_backbone(fields, config, partial(_router, config)))
+
+
+def _router(config: GmvConfig, backbone: Backbone) -> Router:
+    return Router(backbone.fields, config.embedding, config.router_widths, backbone)
 
 
 def new_calibrator(fields: Fields, config: GmvConfig, seed: int) -> Calibrator:

@@ -7,6 +7,7 @@ step and the estimates. A method states its delivery rule and its losses (`tesla
 Source: TESLA, arXiv:2601.19965, and its published code (alimama-tech/NetCVR, commit 2a8b78a).
 """
 
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -18,7 +19,15 @@ from predictors.delivery import RULES, Rows, refund_targets
 from predictors.nets import TwoTowers, bce, load_state, probabilities, state_arrays
 from predictors.neural import NeuralPredictor
 from predictors.open_clicks import HOUR_SECONDS, OpenClicks
-from predictors.pretraining import NetCVRConfig, Pretraining, UntrainedNetCVR, new_towers
+from predictors.pretraining import (
+    NetCVRConfig,
+    Pretraining,
+    UntrainedNetCVR,
+    make_towers,
+    new_towers,
+)
+from predictors.scene_backbone import count_network
+from predictors.scene_nets import ParameterCount
 from predictors.training import descend
 
 
@@ -79,6 +88,15 @@ class NetCVRPredictor(NeuralPredictor[Batch]):
     def _new_main(self) -> nn.Module:
         return new_towers(self.fields, self.config, self.seed)
 
+    @property
+    def num_parameters(self) -> ParameterCount:
+        """Of the network that makes the estimates; what is used in training only is left out.
+
+        Raises:
+            ValueError: the setting `scene_field` is no field.
+        """
+        return count_network(self.fields, self.config, partial(make_towers, self.config, TwoTowers))
+
     def _estimates(self, ids: Tensor) -> dict[Target, Tensor]:
         """CVR, refund rate and NetCVR (B,)."""
         both = probabilities(self.main, self._logits, ids)
@@ -124,7 +142,7 @@ class NetCVRPredictor(NeuralPredictor[Batch]):
         if not self.config.official_quirks:
             cvr, second = net(batch.ids)
             loss = self.pay_loss(cvr, batch) + self.second_loss(second, batch)
-            descend(optimiser, loss)
+            descend(optimiser, net.backbone.objective(loss, self.generator))
             return float(loss.detach())
         total = 0.0
         for refund in (self.refund_first, not self.refund_first):

@@ -20,7 +20,7 @@ Sources:
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +29,9 @@ from torch.nn.functional import softplus
 from predictors.base import register_predictor
 from predictors.delivery import Rows, head_labels
 from predictors.netcvr import Batch, NetCVRPredictor
-from predictors.nets import TwoTowers, bce, probabilities, weighted_bce
+from predictors.nets import Stack, TwoTowers, bce, probabilities, weighted_bce
 from predictors.neural import DailyLots
-from predictors.pretraining import Pretraining, new_towers
+from predictors.pretraining import NetCVRConfig, Pretraining, new_towers
 from predictors.training import descend
 
 PROBABILITY_FLOOR = 1e-6  # published clamp of delay models' probabilities
@@ -210,6 +210,13 @@ class DualFeedback(_WithDelayModel):
         return (batch.conversion * loss).mean()
 
 
+class PlainConfig(NetCVRConfig):
+    """Settings of methods whose towers are put together in other ways."""
+
+    backbone: Literal["plain"] = "plain"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Its layers are plain ones."""
+
+
 class _ManyHeads(TwoTowers):
     """A conversion tower with three heads and their mixture: logits (B, 4), the mixture last."""
 
@@ -217,7 +224,7 @@ class _ManyHeads(TwoTowers):
         super().__init__(*sizes, **options)
         last = self.cvr[-1]
         assert isinstance(last, nn.Linear)
-        self.cvr = nn.Sequential(*list(self.cvr)[:-1], _Mixture(last.in_features))
+        self.cvr = Stack(*list(self.cvr)[:-1], _Mixture(last.in_features))
 
 
 class _Mixture(nn.Module):
@@ -247,6 +254,7 @@ class MultiInterval(NetCVRPredictor):
     """
 
     name, rule = "miss", "miss"
+    config_class = PlainConfig
 
     def _build(self, pretraining: Pretraining) -> None:
         super()._build(pretraining)
@@ -335,6 +343,7 @@ class FollowUpSatellites(NetCVRPredictor):
     """
 
     name, rule = "dfsn", "dfsn"
+    config_class = PlainConfig
 
     def _build(self, pretraining: Pretraining) -> None:
         super()._build(pretraining)

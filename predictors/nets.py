@@ -9,7 +9,7 @@ Source: TESLA, arXiv:2601.19965, section 4.1, and its published code (alimama-te
 
 from collections.abc import Callable, Iterable
 from copy import deepcopy
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -68,14 +68,64 @@ class Sizes(NamedTuple):
     momentum: float  # of the batch normalisations
 
 
-def tower(inputs: int, sizes: Sizes, outputs: int) -> nn.Sequential:
-    """Linear, BatchNorm, LeakyReLU per width, and a linear layer to the outputs."""
+class RowLayer(nn.Module):
+    """A layer that reads of each row more than its units: `forward(units, rows)`."""
+
+
+class Stack(nn.Sequential):
+    """Layers one after the other; those that read more of the rows are given it."""
+
+    def forward(self, input: Tensor, rows: Any = None) -> Tensor:
+        """(B, inputs) to (B, outputs); `rows` as from `Backbone.split`."""
+        for layer in self:
+            input = passed(layer, input, rows)
+        return input
+
+
+def passed(layer: nn.Module, units: Tensor, rows: Any) -> Tensor:
+    """What a layer of any kind makes of units (B, inputs); `rows` as from `Backbone.split`."""
+    return layer(units, rows) if isinstance(layer, RowLayer | Stack) else layer(units)
+
+
+class Backbone(nn.Module):
+    """Makes the layers of a network: plain ones, whose weights are the same for all rows.
+
+    Attributes:
+        fields: of the ids that the network embeds.
+    """
+
+    def __init__(self, fields: Fields) -> None:
+        super().__init__()
+        self.fields = fields
+
+    def linear(self, inputs: int, outputs: int, *, last: bool = False) -> nn.Module:
+        """A new linear layer; `last`: to the network's outputs."""
+        return nn.Linear(inputs, outputs)
+
+    def norm(self, width: int, momentum: float) -> nn.Module:
+        """A new normalisation of hidden units."""
+        return nn.BatchNorm1d(width, momentum=momentum)
+
+    def split(self, ids: Tensor) -> tuple[Tensor, Any]:
+        """Ids (B, F) as those of `fields`, and what else the layers read of the rows."""
+        return ids, None
+
+    def objective(self, loss: Tensor, generator: torch.Generator) -> Tensor:
+        """What a training step descends: the loss () of the network's outputs, and its own terms.
+
+        `generator`: of draws.
+        """
+        return loss
+
+
+def tower(inputs: int, sizes: Sizes, outputs: int, backbone: Backbone) -> Stack:
+    """Linear, normalisation, LeakyReLU per width, and a linear layer to the outputs."""
     layers: list[nn.Module] = []
     for width in sizes.widths:
-        norm = nn.BatchNorm1d(width, momentum=sizes.momentum)
-        layers += [nn.Linear(inputs, width), norm, nn.LeakyReLU()]
+        norm = backbone.norm(width, sizes.momentum)
+        layers += [backbone.linear(inputs, width), norm, nn.LeakyReLU()]
         inputs = width
-    return nn.Sequential(*layers, nn.Linear(inputs, outputs))
+    return Stack(*layers, backbone.linear(inputs, outputs, last=True))
 
 
 class TowerNet(nn.Module):
@@ -84,7 +134,7 @@ class TowerNet(nn.Module):
     def __init__(self, fields: Fields, sizes: Sizes, outputs: int) -> None:
         super().__init__()
         self.table = fields.table(sizes.dim, sizes.sd)
-        self.tower = tower(len(fields.cardinalities) * sizes.dim, sizes, outputs)
+        self.tower = tower(len(fields.cardinalities) * sizes.dim, sizes, outputs, Backbone(fields))
 
     def forward(self, ids: Tensor) -> Tensor:
         """Logits (B, outputs)."""
@@ -99,48 +149,61 @@ class TwoTowers(nn.Module):
         sizes: of every embedding set and both towers.
         tables: which embedding sets there are.
         detach_refund: the refund tower does not train the embeddings it reads.
+        backbone: of both towers; None: plain layers.
     """
 
     def __init__(
-        self, fields: Fields, sizes: Sizes, tables: Tables, *, detach_refund: bool
+        self,
+        fields: Fields,
+        sizes: Sizes,
+        tables: Tables,
+        *,
+        detach_refund: bool,
+        backbone: Backbone | None = None,
     ) -> None:
         super().__init__()
         if tables not in get_args(Tables):
             raise ValueError(f"tables must be one of {get_args(Tables)}, got {tables!r}")
         self.detach_refund = detach_refund
+        self.backbone = backbone = backbone or Backbone(fields)
+        fields = backbone.fields
         private, shared = tables != "shared", tables != "separate"
         dim, sd = sizes.dim, sizes.sd
         self.private_cvr = fields.table(dim, sd) if private else None
         self.private_refund = fields.table(dim, sd) if private else None
         self.shared = fields.table(dim, sd) if shared else None
         inputs = len(fields.cardinalities) * dim * (private + shared)
-        self.cvr, self.refund = tower(inputs, sizes, 1), tower(inputs, sizes, 1)
+        self.cvr = tower(inputs, sizes, 1, backbone)
+        self.refund = tower(inputs, sizes, 1, backbone)
 
     @staticmethod
     def _read(ids: Tensor, *tables: nn.Parameter | None) -> list[Tensor]:
         return [embedding(ids, table).flatten(1) for table in tables if table is not None]
 
     def cvr_inputs(self, ids: Tensor) -> Tensor:
-        """Embeddings (B, width of the input layer) of the conversion tower."""
+        """Embeddings (B, input layer) of the conversion tower, of ids of the backbone's fields."""
         return torch.cat(self._read(ids, self.private_cvr, self.shared), dim=1)
 
     def cvr_logit(self, ids: Tensor) -> Tensor:
         """(B,) of the conversion tower."""
-        return self.cvr(self.cvr_inputs(ids)).squeeze(1)
+        ids, rows = self.backbone.split(ids)
+        return self.cvr(self.cvr_inputs(ids), rows).squeeze(1)
 
     def refund_logit(self, ids: Tensor) -> Tensor:
         """(B,) of the refund tower."""
+        ids, rows = self.backbone.split(ids)
         inputs = torch.cat(self._read(ids, self.private_refund, self.shared), dim=1)
-        return self.refund(inputs.detach() if self.detach_refund else inputs).squeeze(1)
+        return self.refund(inputs.detach() if self.detach_refund else inputs, rows).squeeze(1)
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Both logits (B,); the shared embeddings are read once."""
+        ids, rows = self.backbone.split(ids)
         shared = self._read(ids, self.shared)
         cvr = torch.cat([*self._read(ids, self.private_cvr), *shared], dim=1)
         refund = torch.cat([*self._read(ids, self.private_refund), *shared], dim=1)
         if self.detach_refund:
             refund = refund.detach()
-        return self.cvr(cvr).squeeze(1), self.refund(refund).squeeze(1)
+        return self.cvr(cvr, rows).squeeze(1), self.refund(refund, rows).squeeze(1)
 
 
 def adam(parameters: Iterable[nn.Parameter], rate: float, decay: float = 0.0) -> torch.optim.AdamW:

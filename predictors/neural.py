@@ -89,6 +89,7 @@ class NeuralPredictor(Generic[RowsT]):
         self.config = self.config_class.model_validate(settings)
         self.seed, self.device = seed, torch.device(device)
         self.fields = Fields(cardinalities)
+        self.config.check_fields(self.fields)
         self._reset()
 
     def _reset(self) -> None:

@@ -3,6 +3,7 @@
 Source: TESLA, arXiv:2601.19965, sections 4.2 and 5.1, and its published code (alimama-tech/NetCVR).
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -15,6 +16,7 @@ from adsim.clicklog import ClickLog
 from predictors.arrays import save_arrays as save_arrays
 from predictors.delivery import Windows, final_labels
 from predictors.nets import (
+    Backbone,
     Fields,
     Sizes,
     Tables,
@@ -22,10 +24,10 @@ from predictors.nets import (
     TwoTowers,
     bce,
 )
+from predictors.scene_backbone import BackboneConfig, with_backbone
 from predictors.stream import Split, batches
 from predictors.training import (
     BasePretraining,
-    NeuralConfig,
     Rate,
     Size,
     Untrained,
@@ -52,7 +54,7 @@ _TINY = 1e-6  # of published denominators
 Towers = TypeVar("Towers", bound=TwoTowers)
 
 
-class NetCVRConfig(NeuralConfig):
+class NetCVRConfig(BackboneConfig):
     """Settings of the neural NetCVR predictors.
 
     Published sizes are in brackets where they differ: they suit millions of clicks a day.
@@ -105,8 +107,14 @@ def new_towers(
     fields: Fields, config: NetCVRConfig, seed: int, cls: type[Towers] = TwoTowers
 ) -> Towers:
     """The untrained two-tower network of a configuration."""
+    return seeded(seed, lambda: with_backbone(fields, config, partial(make_towers, config, cls)))
+
+
+def make_towers(config: NetCVRConfig, cls: type[Towers], backbone: Backbone) -> Towers:
+    """The two-tower network of a configuration and a backbone."""
     detach = not config.train_refund_embeddings
-    return seeded(seed, lambda: cls(fields, config.sizes, config.tables, detach_refund=detach))
+    sizes, fields = config.sizes, backbone.fields
+    return cls(fields, sizes, config.tables, detach_refund=detach, backbone=backbone)
 
 
 def new_delay_net(fields: Fields, model: DelayModel, config: NetCVRConfig, seed: int) -> TowerNet:
@@ -140,7 +148,7 @@ class Pretraining(BasePretraining):
         """The pre-trained two-tower network; frozen."""
         net = new_towers(self.fields, config, self.seed)
         used = {"tables", "head", "train_refund_embeddings", "pretrain_attribution"}
-        settings = config.model_dump(mode="json", include=used | _ALWAYS)
+        settings = config.model_dump(mode="json", include=used | _ALWAYS) | config.of_backbone
         return self._trained("main", settings, net, lambda net: self._fit_main(net, config))
 
     def delays(self, model: DelayModel, config: NetCVRConfig) -> nn.Module:
@@ -156,6 +164,7 @@ class Pretraining(BasePretraining):
         labels = final_labels(self.history, windows)
         y, z, n = (torch.from_numpy(label[self._rows]).float().to(self.device) for label in labels)
         second, mask = (n, torch.ones_like(y)) if config.head == "direct" else (z, y)
+        draws = torch.Generator(self.device).manual_seed(self.seed)
         # At a constant rate: from networks whose rate has fallen to 0, streams go on worse.
         for rows, optimiser in self._epoch(net, len(y), config, settling=False):
             ids, one = self._ids[rows], torch.ones(len(rows), device=self.device)
@@ -165,7 +174,7 @@ class Pretraining(BasePretraining):
             else:
                 cvr, refund = net(ids)
                 loss = bce(cvr, y[rows], one) + bce(refund, second[rows], mask[rows])
-                descend(optimiser, loss)
+                descend(optimiser, net.backbone.objective(loss, draws))
 
     def _fit_delays(self, net: nn.Module, model: DelayModel, config: NetCVRConfig) -> None:
         windows = config.attributed(config.delay_attribution)

@@ -8,7 +8,7 @@ layers per scene) is that of the public multi-scene benchmarks alipay/MMLRec and
 Xiaopengli1/Scenario-Wise-Rec; the answer for scenes never seen is a reconstruction.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -108,15 +108,100 @@ def grouped(place: Tensor, apply: Callable[[int, Tensor], Tensor]) -> Tensor:
     return torch.cat(parts)[order.argsort()]
 
 
-class SceneNet(nn.Module):
-    """Base of the networks for several scenes.
+class SceneColumn:
+    """Takes the scene out of the ids of all fields.
+
+    Args:
+        fields: all, F >= 2.
+        field: of the scene, in [0, F).
+
+    Attributes:
+        others: the fields without the scene.
+        num_scenes: S.
+
+    Raises:
+        ValueError: no such field, or no other one.
+    """
+
+    def __init__(self, fields: Fields, field: int) -> None:
+        sizes = fields.cardinalities
+        if not (len(sizes) > 1 and 0 <= field < len(sizes)):
+            raise ValueError(
+                f"scene_field must be in [0, {len(sizes)}) and not the only field, got {field}"
+            )
+        self.field, self.num_scenes = field, sizes[field]
+        self.others = Fields(sizes[:field] + sizes[field + 1 :])
+        self._first = sum(sizes[:field]) + field  # row of scene 0; each field has an unknown id
+
+    def split(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows (B, F) of all fields as rows (B, F - 1) of the others, and scenes (B,) in 0..S.
+
+        S is a scene outside its field.
+        """
+        before, scene, after = ids.tensor_split((self.field, self.field + 1), dim=1)
+        others = torch.cat([before, after - (self.num_scenes + 1)], dim=1)
+        return others, scene.squeeze(1) - self._first
+
+
+class Scenes(nn.Module):
+    """Which scenes have been trained on, and what the others get.
 
     In eval mode a scene answers for itself once it was trained on `LEAST_ROWS` rows: after its
     first ones its parameters are still as drawn, and worse than those of other scenes. Any other,
     whether its number is among 0..S-1 or not, gets the mean of the parameters that the scenes with
-    so many rows select (embedding, bias, weighting); where a scene has layers of its own, the mean
-    of their logits. If no scene has so many, it is the mean of those with any; if none has any, of
-    all. In training mode a scene answers for itself from its first row on, so that it learns.
+    so many rows select (embedding, bias, weighting). If no scene has so many, it is the mean of
+    those with any; if none has any, of all. In training mode a scene answers for itself from its
+    first row on, so that it learns.
+
+    Args:
+        num_scenes: S >= 1.
+
+    Attributes:
+        trained: (S,) int64, rows of each scene in batches in training mode so far, every pass over
+            them counted; saved with the weights.
+
+    Raises:
+        ValueError: no scene.
+    """
+
+    trained: Tensor
+
+    def __init__(self, num_scenes: int) -> None:
+        super().__init__()
+        check_least(1, num_scenes=num_scenes)
+        self.num_scenes = num_scenes
+        self.register_buffer("trained", torch.zeros(num_scenes, dtype=torch.int64))
+
+    def places(self, scene: Tensor) -> Tensor:
+        """Scenes (B,) as 0..S, where S is any other; in training mode they are counted."""
+        known = (scene >= 0) & (scene < self.num_scenes)
+        place = torch.where(known, scene, self.num_scenes).long()
+        if self.training:
+            self.trained += place.bincount(minlength=self.num_scenes + 1)[:-1]
+        return place
+
+    def known(self) -> Known:
+        """Scenes that answer for themselves, and for others, in the module's mode."""
+        # Reconstruction: no source says when a scene has been trained on enough.
+        some = self.trained > 0
+        some = some if some.any() else torch.ones_like(some)
+        if self.training:
+            return Known(some, some)
+        enough = self.trained >= LEAST_ROWS
+        return Known(enough, enough if enough.any() else some)
+
+    def rows(self, weight: Tensor) -> Tensor:
+        """Rows (S + 1, ...) of parameters (S, ...), by place."""
+        # Reconstruction: no source says what a new scene gets. The mean adds no parameter, and is
+        # where the shared layers expect their inputs.
+        return with_mean(weight, self.known())
+
+
+class SceneNet(Scenes):
+    """Base of the networks for several scenes.
+
+    A scene that was trained on too few rows gets what `Scenes` says; where a scene has layers of
+    its own, the mean of their logits.
 
     Args:
         fields: of the ids.
@@ -125,15 +210,11 @@ class SceneNet(nn.Module):
         outputs: logits of a row, >= 1.
         table: whether there is one set of embeddings of ids; else `logits` gets the ids.
 
-    Attributes:
-        trained: (S,) int64, rows of each scene in batches in training mode so far, every pass over
-            them counted; saved with the weights.
+    Attributes are those of `Scenes`.
 
     Raises:
         ValueError: no scene, or no output.
     """
-
-    trained: Tensor
 
     def __init__(
         self,
@@ -144,12 +225,11 @@ class SceneNet(nn.Module):
         *,
         table: bool = True,
     ) -> None:
-        super().__init__()
-        check_least(1, num_scenes=num_scenes, outputs=outputs)
-        self.sizes, self.num_scenes, self.outputs = sizes, num_scenes, outputs
+        super().__init__(num_scenes)
+        check_least(1, outputs=outputs)
+        self.sizes, self.outputs = sizes, outputs
         self.inputs = len(fields.cardinalities) * sizes.dim
         self.table = fields.table(sizes.dim, sizes.sd) if table else None
-        self.register_buffer("trained", torch.zeros(num_scenes, dtype=torch.int64))
 
     def forward(self, ids: Tensor, scene: Tensor) -> Tensor:
         """Logits (B, outputs) of ids (B, F) in scenes (B,), integers.
@@ -169,30 +249,6 @@ class SceneNet(nn.Module):
     def logits(self, inputs: Tensor, place: Tensor) -> Tensor:
         """(B, outputs) of embeddings (B, inputs) at places (B,) in 0..S; S is no known scene."""
         raise NotImplementedError
-
-    def places(self, scene: Tensor) -> Tensor:
-        """Scenes (B,) as 0..S, where S is any other; in training mode they are counted."""
-        known = (scene >= 0) & (scene < self.num_scenes)
-        place = torch.where(known, scene, self.num_scenes).long()
-        if self.training:
-            self.trained += place.bincount(minlength=self.num_scenes + 1)[:-1]
-        return place
-
-    def known(self) -> Known:
-        """Scenes that answer for themselves, and for others, in the network's mode."""
-        # Reconstruction: no source says when a scene has been trained on enough.
-        some = self.trained > 0
-        some = some if some.any() else torch.ones_like(some)
-        if self.training:
-            return Known(some, some)
-        enough = self.trained >= LEAST_ROWS
-        return Known(enough, enough if enough.any() else some)
-
-    def rows(self, weight: Tensor) -> Tensor:
-        """Rows (S + 1, ...) of parameters (S, ...), by place."""
-        # Reconstruction: no source says what a new scene gets. The mean adds no parameter, and is
-        # where the shared layers expect their inputs.
-        return with_mean(weight, self.known())
 
     def by_scene(self, place: Tensor, apply: Callable[[int, Tensor], Tensor]) -> Tensor:
         """Logits (B, outputs) where scenes have layers of their own.
@@ -235,14 +291,18 @@ def num_parameters(net: nn.Module) -> int:
     return sum(weight.numel() for weight in net.parameters() if weight.requires_grad)
 
 
-def count_parameters(build: Callable[[int], nn.Module], num_scenes: int) -> ParameterCount:
+def count_parameters(
+    build: Callable[[int], nn.Module], num_scenes: int, tables: Container[str] = ("table",)
+) -> ParameterCount:
     """Parameters of a kind of network, in all and for one more scene.
 
     Args:
         build: makes the network for a number of scenes.
         num_scenes: S >= 1.
+        tables: names of the attributes that are embeddings of ids.
     """
     net, more = build(num_scenes), build(num_scenes + 1)
     total = num_parameters(net)
-    tables = sum(w.numel() for name, w in net.named_parameters() if name.split(".")[-1] == "table")
-    return ParameterCount(total, tables, num_parameters(more) - total)
+    weights = net.named_parameters()
+    of_ids = sum(w.numel() for name, w in weights if name.split(".")[-1] in tables)
+    return ParameterCount(total, of_ids, num_parameters(more) - total)

@@ -20,7 +20,13 @@ from adsim.impressionlog import ImpressionLog
 from predictors.delivery import Windows, final_labels
 from predictors.mi_dpg import InformationBound, InformationConfig, MiDpg, MiDpgConfig
 from predictors.nets import Fields, bce
-from predictors.scene_nets import ParameterCount, SceneNet, SceneSizes, count_parameters
+from predictors.scene_nets import (
+    ParameterCount,
+    SceneColumn,
+    SceneNet,
+    SceneSizes,
+    count_parameters,
+)
 from predictors.scene_peers import SCENE_NETS
 from predictors.stream import Split
 from predictors.training import (
@@ -173,41 +179,6 @@ class MiDpgSettings(SceneConfig):
         if self.information.weight == 0:
             return None
         return InformationBound(net.num_scenes, net.code_size, self.scene_dim, self.information)
-
-
-class SceneColumn:
-    """Takes the scene out of the ids of all fields.
-
-    Args:
-        fields: all, F >= 2.
-        field: of the scene, in [0, F).
-
-    Attributes:
-        others: the fields without the scene.
-        num_scenes: S.
-
-    Raises:
-        ValueError: no such field, or no other one.
-    """
-
-    def __init__(self, fields: Fields, field: int) -> None:
-        sizes = fields.cardinalities
-        if not (len(sizes) > 1 and 0 <= field < len(sizes)):
-            raise ValueError(
-                f"scene_field must be in [0, {len(sizes)}) and not the only field, got {field}"
-            )
-        self.field, self.num_scenes = field, sizes[field]
-        self.others = Fields(sizes[:field] + sizes[field + 1 :])
-        self._first = sum(sizes[:field]) + field  # row of scene 0; each field has an unknown id
-
-    def split(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows (B, F) of all fields as rows (B, F - 1) of the others, and scenes (B,) in 0..S.
-
-        S is a scene outside its field.
-        """
-        before, scene, after = ids.tensor_split((self.field, self.field + 1), dim=1)
-        others = torch.cat([before, after - (self.num_scenes + 1)], dim=1)
-        return others, scene.squeeze(1) - self._first
 
 
 class SceneModel(nn.Module):

@@ -21,14 +21,13 @@ from predictors.mi_dpg import MiDpg
 from predictors.nets import load_state, probabilities, state_arrays
 from predictors.neural import NeuralPredictor
 from predictors.open_clicks import OpenClicks, last_second
-from predictors.scene_nets import ParameterCount
+from predictors.scene_nets import ParameterCount, SceneColumn
 from predictors.scene_pretraining import (
     ApgConfig,
     MiDpgSettings,
     MmoeConfig,
     PepNetConfig,
     PleConfig,
-    SceneColumn,
     SceneConfig,
     SceneModel,
     ScenePretraining,

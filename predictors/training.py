@@ -48,6 +48,9 @@ class NeuralConfig(BaseModel):
     official_quirks: bool = False
     """Do what the published code does where it differs from the methods' papers."""
 
+    def check_fields(self, fields: Fields) -> None:
+        """Raises ValueError if the settings do not suit the fields of the ids."""
+
 
 class History(Protocol):
     """What a log of clicks has at least."""
