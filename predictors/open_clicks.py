@@ -70,11 +70,15 @@ class OpenClicks:
     def update(self, window: Window) -> None:
         """Takes in new clicks, and first purchases and their refunds of clicks that are open.
 
+        An event in the very second in which the window before ended counts as of the second after.
+
         Raises:
             ValueError: the window has events and ends before the one before it.
         """
         events, self.now = window.events, last_second(window, self.since)
-        seconds = whole_seconds(events.time_hours)
+        # What was due up to `since` has been delivered without the event: that a click had not
+        # converted within its window, say. As of then, no row of it would be due any more.
+        seconds = np.maximum(whole_seconds(events.time_hours), self.since + 1)
         new = events.kind == EventKind.CLICK
         if new.any():
             if self.known_from < 0:

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from click_logs import DAY_17, WINDOWS, A, W, make_log, random_log
@@ -24,8 +26,8 @@ def impressions(ids):
 
 def window(now, *events, order=0):
     """What was seen up to second `now`: events (second, kind, click)."""
-    seconds, kinds, clicks = np.array(events, np.int64).reshape(-1, 3).T
-    bare = kinds == EventKind.CLICK
+    seconds, kinds, clicks = np.array(events, np.float64).reshape(-1, 3).T
+    clicks, bare = clicks.astype(np.int64), kinds == EventKind.CLICK
     batch = EventBatch(
         tick=np.zeros(len(events), np.int64),
         time_hours=seconds / HOUR_SECONDS,
@@ -233,6 +235,52 @@ def test_only_first_purchases_and_their_refunds_count():
     assert state.times[:, 0].tolist() == [100, MISSING, MISSING]
     state.update(window(700, (650, PURCHASE, 0), (660, REFUND, 0)))
     assert state.times[:, 0].tolist() == [100, 650, 660]
+
+
+def test_an_event_in_the_second_in_which_the_window_before_ended_is_not_missed():
+    # Windows of an environment end at a moment; in whole seconds the next begins in the same one.
+    end = 100 + W
+    state = OpenClicks(WINDOWS, 1)
+    state.update(window(end, (100, CLICK, 0)))
+    rows, _ = state.due(RULES["es_dfm"])
+    assert (rows.time.tolist(), rows.pay_label.tolist()) == ([end], [0])
+    state.close()
+    # .4 s after the end: a purchase, delivered as late, and a click that converts at once.
+    second = end + 0.4
+    events = ((second, CLICK, 1), (second, PURCHASE, 0), (second, PURCHASE, 1))
+    state.update(window(end + 10, *events))
+    rows, features = state.due(RULES["es_dfm"])
+    assert (rows.time.tolist(), rows.pay_label.tolist()) == ([end + 1], [1])
+    assert (rows.delay.tolist(), features[:, 0].tolist()) == ([W + 1], [0])
+    rows, _ = state.due(RULES["fnc"])
+    assert rows.time.tolist() == [end + 1] * 3  # one click, two conversions
+    assert rows.pay_label.tolist() == [0, 1, 1]
+    state.close()
+    assert state.due(RULES["fnc"])[0].time.size == 0  # and not once more
+    state.update(window(end + 20, (end + 10.5, REFUND, 0)))
+    rows, _ = state.due(RULES["tesla"])
+    assert (rows.time.tolist(), rows.net_label.tolist()) == ([end + 11], [0])
+
+
+@pytest.mark.parametrize("name", ["es_dfm", "fnc", "tesla", "ddfm"])
+def test_no_event_is_missed_wherever_windows_end(name):
+    rng = np.random.default_rng(0)
+    clicks = np.sort(rng.uniform(0, 500, 300))  # many in one second with the end of a window
+    conversions = clicks + rng.exponential(W / 2, 300)
+    refunds = conversions + rng.exponential(20, 300)
+    state, positive, refunded = OpenClicks(WINDOWS, 1), 0, 0
+    moments = np.concatenate([clicks, conversions, refunds])
+    kinds = np.repeat([CLICK, PURCHASE, REFUND], 300)
+    ends = np.arange(0, 20_000, 7.0)
+    for before, end in pairwise(ends):
+        part = np.flatnonzero((moments >= before) & (moments < end))
+        part = part[np.argsort(moments[part], kind="stable")]
+        state.update(window(end, *((moments[i], kinds[i], i % 300) for i in part)))
+        rows, _ = state.due(RULES[name])
+        positive += int((rows.conversion_row & (rows.pay_label == 1)).sum())
+        refunded += int((~rows.conversion_row & (rows.net_label == 0)).sum())
+        state.close()
+    assert (positive, refunded) == (300, 300)
 
 
 def test_empty_windows_let_time_pass():
