@@ -5,6 +5,7 @@ from torch import nn, tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from predictors.nets import (
+    Backbone,
     Fields,
     Sizes,
     TowerNet,
@@ -93,7 +94,7 @@ def test_unknown_rows_are_never_trained():
 
 # --- towers ------------------------------------------------------------------------------------
 def test_tower_is_linear_normalised_rectified_per_width():
-    layers = tower(10, SIZES._replace(momentum=0.19), 2)
+    layers = tower(10, SIZES._replace(momentum=0.19), 2, Backbone(FIELDS))
     kinds = [nn.Linear, nn.BatchNorm1d, nn.LeakyReLU] * 2 + [nn.Linear]
     assert [type(layer) for layer in layers] == kinds
     assert [(layer.in_features, layer.out_features) for layer in layers[::3]] == [
@@ -102,7 +103,7 @@ def test_tower_is_linear_normalised_rectified_per_width():
         (6, 2),
     ]
     assert layers[1].momentum == layers[4].momentum == 0.19
-    assert len(tower(10, SIZES._replace(widths=()), 1)) == 1
+    assert len(tower(10, SIZES._replace(widths=()), 1, Backbone(FIELDS))) == 1
 
 
 def test_tower_net_has_its_outputs():

@@ -26,9 +26,8 @@ from adsim.types import AuctionResult, Impressions, Target, Window
 from predictors import PREDICTORS, ScenePredictor
 from predictors.delivery import RULES, deliver, final_labels
 from predictors.nets import Fields
-from predictors.scene_nets import LEAST_ROWS, num_parameters
+from predictors.scene_nets import LEAST_ROWS, SceneColumn, num_parameters
 from predictors.scene_peers import SCENE_NETS
-from predictors.scene_nets import SceneColumn
 from predictors.stream import gather, rounds
 
 ALL = pytest.mark.parametrize("name", NAMES)
