@@ -70,15 +70,22 @@ def _outcomes(seed, tick, floats, ints, count, tables, offset, law, times, truth
         times[1, i] = refund_at[0] - when[0] if n else np.inf
 
 
-def generate(config: WorldConfig, seed: int, *, num_ticks: int | None = None) -> ClickLog:
+def generate(
+    config: WorldConfig,
+    seed: int,
+    *,
+    num_ticks: int | None = None,
+    source: SyntheticSource | None = None,
+) -> ClickLog:
     """A click log of the given world; every impression is a click.
 
     Args:
         config: traffic counts clicks; the market and the click law play no part.
         seed: of the episode, >= 0.
         num_ticks: stop early; the whole horizon by default.
+        source: of one world of this configuration, reset here; by default a new one.
     """
-    source, parts = SyntheticSource(config, 1), []
+    source, parts = source or SyntheticSource(config, 1), []
     ticks = config.time.num_ticks if num_ticks is None else num_ticks
     for drawn, given in drawn_ticks(source, seed, ticks):
         real = slice(given.num_impressions)

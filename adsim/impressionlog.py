@@ -45,7 +45,11 @@ def _clicks(seed, tick, p_click, clicked):
 
 
 def generate_impressions(
-    config: WorldConfig, seed: int, *, num_ticks: int | None = None
+    config: WorldConfig,
+    seed: int,
+    *,
+    num_ticks: int | None = None,
+    source: SyntheticSource | None = None,
 ) -> ImpressionLog:
     """A log of the impressions of the given world; every one is shown.
 
@@ -53,6 +57,7 @@ def generate_impressions(
         config: the world; the market plays no part.
         seed: of the episode, >= 0.
         num_ticks: stop early; the whole horizon by default.
+        source: of one world of this configuration, reset here; by default a new one.
 
     Raises:
         ValueError: num_ticks is not in 1 .. `config.time.num_ticks`.
@@ -61,7 +66,7 @@ def generate_impressions(
     ticks = horizon if num_ticks is None else num_ticks
     if not 1 <= ticks <= horizon:
         raise ValueError(f"num_ticks: must be in 1 .. {horizon}, got {num_ticks}")
-    source, parts = SyntheticSource(config, 1), []
+    source, parts = source or SyntheticSource(config, 1), []
     for drawn, given in drawn_ticks(source, seed, ticks):
         real = slice(given.num_impressions)
         hours, p_click = drawn.floats[TIME, 0, real], drawn.floats[P_CLICK, 0, real]

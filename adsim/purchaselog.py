@@ -75,7 +75,11 @@ def _fill(seed, tick, floats, ints, count, tables, offset, law, out):
 
 
 def generate_purchases(
-    config: WorldConfig, seed: int, *, num_ticks: int | None = None
+    config: WorldConfig,
+    seed: int,
+    *,
+    num_ticks: int | None = None,
+    source: SyntheticSource | None = None,
 ) -> PurchaseLog:
     """A log of the converted clicks of the given world; every impression is a click.
 
@@ -84,8 +88,9 @@ def generate_purchases(
         seed: of the episode, >= 0.
         num_ticks: stop early; the whole horizon by default. Purchases and refunds of the clicks
             before the end are all in the log, whenever they happen.
+        source: of one world of this configuration, reset here; by default a new one.
     """
-    source, size, parts = SyntheticSource(config, 1), config.purchase.max_purchases, []
+    source, size, parts = source or SyntheticSource(config, 1), config.purchase.max_purchases, []
     ticks = config.time.num_ticks if num_ticks is None else num_ticks
     for drawn, given in drawn_ticks(source, seed, ticks):
         n = given.num_impressions

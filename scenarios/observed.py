@@ -1,0 +1,190 @@
+"""What a campaign has observed: windows to learn from, and predictions with their labels."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from adsim.config import WindowsConfig
+from adsim.log import Columns
+from adsim.rng import ID_STRIDE
+from adsim.types import (
+    AuctionResult,
+    BoolArray,
+    EventBatch,
+    EventKind,
+    FloatArray,
+    Impressions,
+    Window,
+)
+from scenarios.stack import Estimates
+
+
+class Calibration(NamedTuple):
+    """Predictions of one kind against their matured labels."""
+
+    target: str  # ctr, cvr, refund_rate, gmv or net_gmv
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride] - labels, not tuple.count
+    predicted: float  # sum of the predictions
+    observed: float  # sum of the labels
+    pcoc: float  # predicted / observed; NaN if nothing was observed
+
+
+class Recorder:
+    """What has been observed since the last window, and the clicks that events may yet refer to.
+
+    Args:
+        obs: an observation, for shapes and types.
+        kept_hours: how long after a click its last event may come.
+    """
+
+    def __init__(self, obs: dict[str, Any], kept_hours: float) -> None:
+        self._kept_hours = kept_hours
+        self._clicks = rows_of(shown_impressions(obs, 0), slice(0))
+        nothing = np.zeros(0)
+        flags, slots = nothing.astype(bool), nothing.astype(np.int8)
+        self._no_result = AuctionResult(flags, nothing, flags, slots)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._won = [rows_of(self._clicks, slice(0))]
+        self._results = [self._no_result]
+        self._events: list[EventBatch] = []
+
+    def add(self, impressions: Impressions, info: dict[str, Any]) -> None:
+        """Takes in a tick: the impressions (M,) that were bid on, and what became of them."""
+        result: AuctionResult = info["result"]
+        self._won.append(rows_of(impressions, result.won))
+        self._results.append(rows_of(result, result.won))
+        self._events.append(info["feedback"])
+        new = rows_of(impressions, result.won & result.clicked)
+        self._clicks = _joined([self._clicks, new])
+
+    def window(self, now_hours: float) -> Window:
+        """All that was added since the last window, which ends now."""
+        events = _joined(self._events)
+        referred = np.isin(self._clicks.impression_id, events.click_id)
+        window = Window(
+            now_hours,
+            _joined(self._won),
+            _joined(self._results),
+            rows_of(self._clicks, referred),
+            events,
+        )
+        recent = self._clicks.time_hours + self._kept_hours > now_hours
+        self._clicks = rows_of(self._clicks, recent)
+        self._clear()
+        return window
+
+
+def shown_impressions(obs: dict[str, Any], tick: int) -> Impressions:
+    """The bid requests (M,) of an observation of Auction-v0."""
+    columns = [np.asarray(obs[name]) for name in ("time_hours", "features", "scene", "mask")]
+    return Impressions._make((tick * ID_STRIDE + np.arange(columns[0].size), *columns))
+
+
+def rows_of(records: Any, rows: Any) -> Any:
+    """The given rows of a NamedTuple of arrays."""
+    return records._make(column[rows] for column in records)
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Several NamedTuples of arrays as one."""
+    return parts[0]._make(np.concatenate(columns) for columns in zip(*parts, strict=True))
+
+
+class LabelBook:
+    """Predictions as they were made, and their labels as they mature.
+
+    CTR is scored on won impressions, all else on their clicks: CVR when the conversion window has
+    closed, the refund rate of conversions when the first purchase's refund window has, GMV of
+    conversions when the last purchase may have come, net GMV of clicks when nothing more can come
+    back. When the campaign is over all events are known.
+
+    Args:
+        windows: attribution windows of the world.
+    """
+
+    def __init__(self, windows: WindowsConfig) -> None:
+        self.conversion_hours = windows.conversion_hours
+        self.gmv_hours, self.refund_hours = windows.gmv_hours, windows.refund_hours
+        self.shown = np.zeros((2, 3))  # of bids as made, and explored: wins, sum of CTR, clicks
+        self._clicks = Columns(
+            click_id=np.int64,
+            time_hours=np.float64,
+            explored=np.bool_,
+            cvr=np.float64,
+            refund_rate=np.float64,
+            gmv=np.float64,
+            net_gmv=np.float64,
+            bought_hours=np.float64,  # of the first purchase; infinity if there is none so far
+            refunded=np.bool_,  # the first purchase
+            seen_gmv=np.float64,
+            seen_refunds=np.float64,
+        )
+
+    def add(
+        self, impressions: Impressions, estimates: Estimates, net_gmv: FloatArray,
+        result: AuctionResult, explored: BoolArray,
+    ) -> None:  # fmt: skip
+        """Keeps the predictions of a tick's won impressions (M,) and of their clicks."""
+        for group, rows in enumerate((result.won & ~explored, result.won & explored)):
+            clicks = np.count_nonzero(result.clicked[rows])
+            self.shown[group] += np.count_nonzero(rows), estimates.ctr[rows].sum(), clicks
+        rows = np.flatnonzero(result.won & result.clicked)
+        nothing = np.zeros(rows.size)
+        self._clicks.append(
+            click_id=impressions.impression_id[rows],
+            time_hours=impressions.time_hours[rows],
+            explored=explored[rows],
+            cvr=estimates.cvr[rows],
+            refund_rate=estimates.refund_rate[rows],
+            gmv=estimates.gmv[rows],
+            net_gmv=net_gmv[rows],
+            bought_hours=nothing + np.inf,
+            refunded=nothing > 0,
+            seen_gmv=nothing,
+            seen_refunds=nothing,
+        )
+
+    def update(self, events: EventBatch) -> None:
+        """Books purchases and refunds with their clicks."""
+        place = np.searchsorted(self._clicks["click_id"], events.click_id)
+        first = events.order_id == 0
+        for kind, column in ((EventKind.PURCHASE, "seen_gmv"), (EventKind.REFUND, "seen_refunds")):
+            rows = events.kind == kind
+            np.add.at(self._clicks[column], place[rows], events.amount[rows])
+        bought = first & (events.kind == EventKind.PURCHASE)
+        self._clicks["bought_hours"][place[bought]] = events.time_hours[bought]
+        self._clicks["refunded"][place[first & (events.kind == EventKind.REFUND)]] = True
+
+    def calibration(self, now_hours: float, explored: bool | None = None) -> dict[str, Calibration]:
+        """Predicted and observed sums of all labels that are final.
+
+        Args:
+            now_hours: that has been seen; infinity when the campaign is over.
+            explored: bids by exploration only, or others only; None: all.
+        """
+        clicks, chosen = self._clicks, slice(None) if explored is None else [int(explored)]
+        kept = np.ones(clicks.size, bool) if explored is None else clicks["explored"] == explored
+        bought, since = clicks["bought_hours"], clicks["time_hours"]
+        converted = np.isfinite(bought)
+        back = converted & clicks["refunded"]
+        labels = {
+            "cvr": (since + self.conversion_hours <= now_hours, converted),
+            "refund_rate": (converted & (bought + self.refund_hours <= now_hours), back),
+            "gmv": (converted & (since + self.gmv_hours <= now_hours), clicks["seen_gmv"]),
+            "net_gmv": (
+                since + self.gmv_hours + self.refund_hours <= now_hours,
+                clicks["seen_gmv"] - clicks["seen_refunds"],
+            ),
+        }
+        if np.isinf(now_hours):
+            labels["refund_rate"] = (converted, back)
+        sums = {"ctr": tuple(self.shown[chosen].sum(axis=0))}
+        for name, (final, label) in labels.items():
+            rows = kept & final
+            sums[name] = (np.count_nonzero(rows), clicks[name][rows].sum(), label[rows].sum())
+        return {
+            name: Calibration(name, int(n), float(p), float(y), float(p / y) if y else np.nan)
+            for name, (n, p, y) in sums.items()
+        }
