@@ -74,6 +74,7 @@ class EstimatesWrapper(gym.Wrapper[dict[str, Any], np.ndarray, dict[str, Any], n
                 f"got {explore_share} and {explore_factor}"
             )
         self._base, self._given, self.stack = base, stack, stack
+        self._terms = base.terms  # the campaign's, which are the same in all episodes
         self.privileged = stack.privileged
         self.learn_every = learn_every
         self.explore_share, self.explore_factor = explore_share, explore_factor
@@ -109,7 +110,7 @@ class EstimatesWrapper(gym.Wrapper[dict[str, Any], np.ndarray, dict[str, Any], n
         """Plays a tick with bids (M,), learns if it is time, and estimates the next tick."""
         obs, reward, terminated, truncated, info = self.env.step(self._explore(action))
         self.recorder.add(self._shown, info)
-        margin = self._base.campaign.margin
+        margin = self._terms.margin
         ctr = self._estimates.ctr
         value = self._estimates.expected_net_value
         net_gmv = np.divide(value, margin * ctr, out=np.zeros_like(value), where=ctr > 0)
@@ -126,27 +127,27 @@ class EstimatesWrapper(gym.Wrapper[dict[str, Any], np.ndarray, dict[str, Any], n
     @property
     def now_hours(self) -> float:
         """Hours of the campaign played so far."""
-        return self._tick * self._base.campaign.tick_hours
+        return self._tick * self._terms.tick_hours
 
     def calibration(self, explored: bool | None = None) -> dict[str, Calibration]:
         """Predictions against the labels that have matured so far; see `LabelBook`."""
-        over = self._tick >= self._base.campaign.num_ticks
+        over = self._tick >= self._terms.num_ticks
         return self.book.calibration(np.inf if over else self.now_hours, explored)
 
     def _with_estimates(self, obs: dict[str, Any]) -> dict[str, Any]:
         self._shown = shown_impressions(obs, self._tick)
         started = time.perf_counter()
         self.stack.see(obs)
-        self._estimates = self.stack.estimate(obs, self._shown, self._base.campaign.margin)
+        self._estimates = self.stack.estimate(obs, self._shown, self._terms.margin)
         self.seconds["predict"] += time.perf_counter() - started
-        if self._tick < self._base.campaign.num_ticks:
+        if self._tick < self._terms.num_ticks:
             real = np.count_nonzero(self._shown.mask)
             self.values.append(self._estimates.expected_net_value[:real].copy())
         return {**obs, **{k: v.copy() for k, v in self._estimates._asdict().items()}}
 
     def _explore(self, bids: np.ndarray) -> np.ndarray:
         """The bids (M,), some multiplied by a random factor, at most the highest bid."""
-        bids, highest = np.asarray(bids, np.float64), self._base.campaign.max_bid
+        bids, highest = np.asarray(bids, np.float64), self._terms.max_bid
         if not self.explore_share or bids.shape != self._shown.mask.shape:  # the latter is refused
             return bids
         draws = uniforms(self._exploration_seed, EXPLORATION_STREAM, self._shown.impression_id)

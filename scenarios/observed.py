@@ -6,6 +6,7 @@ import numpy as np
 
 from adsim.config import WindowsConfig
 from adsim.log import Columns
+from adsim.observation import empty_events, empty_result
 from adsim.rng import ID_STRIDE
 from adsim.types import (
     AuctionResult,
@@ -29,6 +30,15 @@ class Calibration(NamedTuple):
     pcoc: float  # predicted / observed; NaN if nothing was observed
 
 
+class _Outcomes(NamedTuple):
+    """What has become of C clicks so far."""
+
+    bought_hours: FloatArray  # (C,) moment of the first purchase; infinity if there is none
+    refunded: BoolArray  # (C,) the first purchase came back
+    gmv: FloatArray  # (C,) currency
+    net_gmv: FloatArray  # (C,) less what came back, currency
+
+
 class Recorder:
     """What has been observed since the last window, and the clicks that events may yet refer to.
 
@@ -40,15 +50,12 @@ class Recorder:
     def __init__(self, obs: dict[str, Any], kept_hours: float) -> None:
         self._kept_hours = kept_hours
         self._clicks = rows_of(shown_impressions(obs, 0), slice(0))
-        nothing = np.zeros(0)
-        flags, slots = nothing.astype(bool), nothing.astype(np.int8)
-        self._no_result = AuctionResult(flags, nothing, flags, slots)
         self._clear()
 
     def _clear(self) -> None:
         self._won = [rows_of(self._clicks, slice(0))]
-        self._results = [self._no_result]
-        self._events: list[EventBatch] = []
+        self._results = [empty_result(0)]
+        self._events = [empty_events()]
 
     def add(self, impressions: Impressions, info: dict[str, Any]) -> None:
         """Takes in a tick: the impressions (M,) that were bid on, and what became of them."""
@@ -105,9 +112,8 @@ class LabelBook:
     """
 
     def __init__(self, windows: WindowsConfig) -> None:
-        self.conversion_hours = windows.conversion_hours
-        self.gmv_hours, self.refund_hours = windows.gmv_hours, windows.refund_hours
-        self.shown = np.zeros((2, 3))  # of bids as made, and explored: wins, sum of CTR, clicks
+        self._windows = windows
+        self._shown = np.zeros((2, 3))  # of bids as made, and explored: wins, sum of CTR, clicks
         self._clicks = Columns(
             click_id=np.int64,
             time_hours=np.float64,
@@ -116,10 +122,13 @@ class LabelBook:
             refund_rate=np.float64,
             gmv=np.float64,
             net_gmv=np.float64,
-            bought_hours=np.float64,  # of the first purchase; infinity if there is none so far
-            refunded=np.bool_,  # the first purchase
-            seen_gmv=np.float64,
-            seen_refunds=np.float64,
+        )
+        self._events = Columns(
+            click_id=np.int64,
+            time_hours=np.float64,
+            kind=np.int8,
+            order_id=np.int16,
+            amount=np.float64,
         )
 
     def add(
@@ -129,9 +138,8 @@ class LabelBook:
         """Keeps the predictions of a tick's won impressions (M,) and of their clicks."""
         for group, rows in enumerate((result.won & ~explored, result.won & explored)):
             clicks = np.count_nonzero(result.clicked[rows])
-            self.shown[group] += np.count_nonzero(rows), estimates.ctr[rows].sum(), clicks
+            self._shown[group] += np.count_nonzero(rows), estimates.ctr[rows].sum(), clicks
         rows = np.flatnonzero(result.won & result.clicked)
-        nothing = np.zeros(rows.size)
         self._clicks.append(
             click_id=impressions.impression_id[rows],
             time_hours=impressions.time_hours[rows],
@@ -140,22 +148,27 @@ class LabelBook:
             refund_rate=estimates.refund_rate[rows],
             gmv=estimates.gmv[rows],
             net_gmv=net_gmv[rows],
-            bought_hours=nothing + np.inf,
-            refunded=nothing > 0,
-            seen_gmv=nothing,
-            seen_refunds=nothing,
         )
 
     def update(self, events: EventBatch) -> None:
-        """Books purchases and refunds with their clicks."""
-        place = np.searchsorted(self._clicks["click_id"], events.click_id)
-        first = events.order_id == 0
-        for kind, column in ((EventKind.PURCHASE, "seen_gmv"), (EventKind.REFUND, "seen_refunds")):
-            rows = events.kind == kind
-            np.add.at(self._clicks[column], place[rows], events.amount[rows])
-        bought = first & (events.kind == EventKind.PURCHASE)
-        self._clicks["bought_hours"][place[bought]] = events.time_hours[bought]
-        self._clicks["refunded"][place[first & (events.kind == EventKind.REFUND)]] = True
+        """Keeps the purchases and refunds of a tick."""
+        later = events.kind != EventKind.CLICK
+        names = ("click_id", "time_hours", "kind", "order_id", "amount")
+        self._events.append(**{name: getattr(events, name)[later] for name in names})
+
+    def _outcomes(self) -> _Outcomes:
+        """What has become of the clicks so far."""
+        events, size = self._events, self._clicks.size
+        place = np.searchsorted(self._clicks["click_id"], events["click_id"])
+        bought, back = (events["kind"] == kind for kind in (EventKind.PURCHASE, EventKind.REFUND))
+        first = events["order_id"] == 0
+        moment, refunded = np.full(size, np.inf), np.zeros(size, np.bool_)
+        moment[place[first & bought]] = events["time_hours"][first & bought]
+        refunded[place[first & back]] = True
+        gmv, lost = np.zeros(size), np.zeros(size)
+        np.add.at(gmv, place[bought], events["amount"][bought])
+        np.add.at(lost, place[back], events["amount"][back])
+        return _Outcomes(moment, refunded, gmv, gmv - lost)
 
     def calibration(self, now_hours: float, explored: bool | None = None) -> dict[str, Calibration]:
         """Predicted and observed sums of all labels that are final.
@@ -166,23 +179,19 @@ class LabelBook:
         """
         clicks, chosen = self._clicks, slice(None) if explored is None else [int(explored)]
         kept = np.ones(clicks.size, bool) if explored is None else clicks["explored"] == explored
-        bought, since = clicks["bought_hours"], clicks["time_hours"]
-        converted = np.isfinite(bought)
-        back = converted & clicks["refunded"]
-        labels = {
-            "cvr": (since + self.conversion_hours <= now_hours, converted),
-            "refund_rate": (converted & (bought + self.refund_hours <= now_hours), back),
-            "gmv": (converted & (since + self.gmv_hours <= now_hours), clicks["seen_gmv"]),
-            "net_gmv": (
-                since + self.gmv_hours + self.refund_hours <= now_hours,
-                clicks["seen_gmv"] - clicks["seen_refunds"],
-            ),
+        since, found = clicks["time_hours"], self._outcomes()
+        converted = np.isfinite(found.bought_hours)
+        refund_end = np.where(converted, found.bought_hours, 0.0) + self._windows.refund_hours
+        gmv_end = since + self._windows.gmv_hours
+        ends = {
+            "cvr": (since + self._windows.conversion_hours, kept, converted),
+            "refund_rate": (refund_end, kept & converted, found.refunded),
+            "gmv": (gmv_end, kept & converted, found.gmv),
+            "net_gmv": (gmv_end + self._windows.refund_hours, kept, found.net_gmv),
         }
-        if np.isinf(now_hours):
-            labels["refund_rate"] = (converted, back)
-        sums = {"ctr": tuple(self.shown[chosen].sum(axis=0))}
-        for name, (final, label) in labels.items():
-            rows = kept & final
+        sums = {"ctr": tuple(self._shown[chosen].sum(axis=0))}
+        for name, (end, asked, label) in ends.items():
+            rows = asked & (end <= now_hours)
             sums[name] = (np.count_nonzero(rows), clicks[name][rows].sum(), label[rows].sum())
         return {
             name: Calibration(name, int(n), float(p), float(y), float(p / y) if y else np.nan)

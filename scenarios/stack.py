@@ -15,6 +15,7 @@ from predictors.base import compose_net_value
 from predictors.denoise_bid import DenoiseBid, log_odds
 
 SOURCES = (Target.CTR, Target.CVR, Target.REFUND_RATE, Target.GMV, Target.REFUND_VALUE_SHARE)
+_REFIT_HOURS = 24.0  # between fits of the corrector, which take a tenth of a second or more
 _MIN_REQUESTS = 200  # of a fit of the corrector, about 100 per component of its mixture
 _KEPT_REQUESTS = 4_000  # latest ones that the corrector is fitted on
 
@@ -71,7 +72,7 @@ class Stack:
         )
         self.privileged = any(predictor.privileged for predictor in self.predictors)
         self._requests = np.zeros((2, 0))  # log-odds of the platform's CTR, and their noise
-        self._fitted = False
+        self._fitted_at = -np.inf  # hours; infinite if the corrector is not fitted
 
     def attach(self, oracle: Any) -> None:
         """Gives privileged predictors access to the truth of an episode."""
@@ -87,21 +88,22 @@ class Stack:
         noise = np.asarray(obs["pctr_std"], np.float64)[real]
         new = np.stack([log_odds(np.asarray(obs["pctr"])[real]), noise])
         self._requests = np.concatenate([self._requests, new], axis=1)[:, -_KEPT_REQUESTS:]
-        if not self._fitted:
-            self._fit_corrector()
+        if np.isinf(self._fitted_at):
+            self._fit_corrector(0.0)
 
     def partial_fit(self, window: Window) -> None:
-        """Lets every predictor learn from a window, and fits the corrector anew."""
+        """Lets every predictor learn from a window, and fits the corrector anew once a day."""
         for predictor in self.predictors:
             predictor.partial_fit(window)
-        self._fit_corrector()
+        if window.now_hours >= self._fitted_at + _REFIT_HOURS:
+            self._fit_corrector(window.now_hours)
 
-    def _fit_corrector(self) -> None:
+    def _fit_corrector(self, now_hours: float) -> None:
         logit, noise = self._requests
         if self.corrector is None or logit.size < _MIN_REQUESTS or not noise.any():
             return
         self.corrector.fit_logits(logit, noise)
-        self._fitted = True
+        self._fitted_at = now_hours
 
     def estimate(
         self, obs: Mapping[str, Any], impressions: Impressions, margin: float
@@ -114,6 +116,8 @@ class Stack:
             margin: profit share of net GMV, in (0, 1].
         """
         size, real = impressions.mask.size, slice(int(np.count_nonzero(impressions.mask)))
+        if not real.stop:  # a tick without impressions, or the end
+            return Estimates(*np.zeros((len(Estimates._fields), size)))
         found = self._predicted(impressions, real)
         if Target.CTR not in found:
             found[Target.CTR] = self._platform_ctr(obs, real)
@@ -143,6 +147,6 @@ class Stack:
     def _platform_ctr(self, obs: Mapping[str, Any], real: slice) -> FloatArray:
         """The platform's CTR (n,), corrected as soon as the corrector knows enough."""
         ctr = np.array(obs["pctr"], np.float64)[real]
-        if self.corrector is None or not self._fitted:
+        if self.corrector is None or np.isinf(self._fitted_at):
             return ctr
         return self.corrector.correct_logits(log_odds(ctr), np.asarray(obs["pctr_std"])[real]).mean
