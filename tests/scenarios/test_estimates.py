@@ -2,28 +2,19 @@
 
 import numpy as np
 import pytest
-from small_worlds import SMALL_WORLD
+from small_stacks import GMV, NETCVR, SMALL, small_warm_up
 from threads import one_thread
 
 from adsim.checks import check_no_leak, collect_windows, find_difference
-from adsim.config import WindowsConfig
 from adsim.rng import ID_STRIDE
-from adsim.types import AuctionResult, Estimate, EventBatch, Impressions, Target
+from adsim.types import Estimate, Impressions, Target
 from agents.base import platform_value
 from predictors import OraclePredictor
 from predictors.denoise_bid import DenoiseBid
 from scenarios.build import make_agent, make_auction_env, make_pacing_env
 from scenarios.estimates import EstimatesWrapper, estimation_loss
-from scenarios.observed import LabelBook, Recorder, shown_impressions
-from scenarios.schema import load
+from scenarios.observed import shown_impressions
 from scenarios.stack import SOURCES, Estimates, Stack
-from scenarios.warmup import HistoryConfig, WarmUp
-
-SMALL = SMALL_WORLD | {"campaign.budget": 800.0}
-SIZE = HistoryConfig(days=14, clicks_per_day=150, impressions_per_day=300)
-NETCVR = {"embedding_dim": 2, "widths": (8,), "batch_size": 32}
-GMV = {"embedding_dim": 2, "encoder_widths": (8,), "tower_widths": (4,), "batch_size": 16}
-GMV |= {"router_widths": (4,), "calibrator_widths": (4,), "pretrain_epochs": 1}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -33,13 +24,9 @@ def _one_thread():
 
 
 @pytest.fixture(scope="module")
-def warm_up():
-    return WarmUp(load("default", SMALL).world, SIZE)
-
-
-@pytest.fixture(scope="module")
-def learning(warm_up):
+def learning():
     """TESLA, READER and the refunded share."""
+    warm_up = small_warm_up()
     tesla, reader = warm_up.predictor("tesla", **NETCVR), warm_up.predictor("reader", **GMV)
     share = warm_up.predictor("refund_share", embedding_dim=2, batch_size=16)
     sources = {Target.CVR: tesla, Target.REFUND_RATE: tesla, Target.GMV: reader}
@@ -216,33 +203,6 @@ def test_windows_are_those_of_the_conformance_checks():
     assert find_difference(wrapper.stack.predictors[0].windows, theirs) is None
 
 
-def test_recorder_gives_empty_windows_and_forgets_old_clicks():
-    obs, _ = env().reset(seed=0)
-    recorder, shown = Recorder(obs, kept_hours=24.0), shown_impressions(obs, 0)
-    empty = recorder.window(0.0)
-    assert [len(part[0]) for part in empty[1:]] == [0, 0, 0, 0]
-    won = shown.mask > 0
-    result = AuctionResult(won, np.ones(won.size), won, np.zeros(won.size, np.int8))
-    nothing = EventBatch(*(column[:0] for column in empty.events))
-    recorder.add(shown, {"result": result, "feedback": nothing})
-    first = recorder.window(12.0)
-    assert first.impressions.mask.sum() == won.sum()
-    assert first.clicks.mask.size == 0  # no event refers to them
-
-    def purchase(hours):
-        one = (np.zeros(1, int), np.array([hours]), np.ones(1, np.int8), np.zeros(1, int))
-        events = EventBatch(*one, np.zeros(1, np.int16), np.ones(1))
-        none = AuctionResult(won & False, result.price, won & False, result.slot)
-        recorder.add(shown_impressions(obs, 1), {"result": none, "feedback": events})
-        return recorder.window(hours)
-
-    known = purchase(20.0)
-    np.testing.assert_array_equal(known.clicks.features, shown.features[:1])
-    assert known.impressions.mask.size == 0
-    purchase(40.0)  # 24 h after the last click of the first 12 h: forgotten from now on
-    assert purchase(41.0).clicks.mask.size == 0
-
-
 def test_nothing_leaks_through_learning_predictors(learning):
     def make():
         return EstimatesWrapper(env(), learning, learn_every=1, explore_share=0.2)
@@ -264,56 +224,17 @@ def test_episodes_repeat_and_leave_the_given_stack_alone(learning):
     assert find_difference(before, after) is not None  # it has learned
 
 
+def test_ids_of_impressions_are_those_of_events():
+    wrapper = EstimatesWrapper(env(), Stack({Target.CVR: Spy()}), learn_every=1)
+    play(wrapper, factor=3.0)
+    window = wrapper.stack.predictors[0].windows[2]
+    assert (window.impressions.impression_id // ID_STRIDE == 2).all()
+    new = window.events.kind == 0
+    clicked = window.impressions.impression_id[window.result.clicked]
+    np.testing.assert_array_equal(window.events.click_id[new], clicked)
+
+
 # --- what is scored ----------------------------------------------------------------------------
-
-
-def events(*rows):
-    """(click, hours, kind, order, amount) each."""
-    click, hours, kind, order, amount = (np.array(column) for column in zip(*rows, strict=True))
-    tick = np.zeros(click.size, int)
-    return EventBatch(tick, hours * 1.0, kind, click, order, amount * 1.0)
-
-
-def test_labels_are_scored_when_they_mature():
-    # Windows of 10 h to the first purchase, 20 h to any, 5 h to a refund. Four wins, three clicks
-    # at 0, 1 and 2 h. The first buys at 3 h for 50 (back at 6 h) and at 12 h for 30, the second at
-    # 9 h for 20, the third nothing.
-    book = LabelBook(WindowsConfig(conversion_hours=10, gmv_hours=20, refund_hours=5))
-    ids, hours = np.arange(4), np.array([0.0, 1.0, 2.0, 3.0])
-    yes, slot = np.ones(4, bool), np.zeros(4, np.int8)
-    shown = Impressions(ids, hours, np.zeros((4, 1), np.int32), np.zeros(4, np.int32), slot + 1)
-    said = Estimates(
-        ctr=np.array([0.5, 0.5, 0.5, 0.3]),
-        cvr=np.array([0.4, 0.3, 0.2, 0.9]),
-        refund_rate=np.array([0.3, 0.1, 0.0, 0.0]),
-        gmv=np.array([60.0, 50.0, 40.0, 1.0]),
-        expected_net_value=np.zeros(4),
-    )
-    result = AuctionResult(yes, np.ones(4), np.array([True, True, True, False]), slot)
-    explored = np.array([False, True, False, False])
-    book.add(shown, said, np.array([10.0, 20.0, 30.0, 0.0]), result, explored)
-    book.update(events((0, 3, 1, 0, 50), (0, 6, 2, 0, 50), (1, 9, 1, 0, 20)))
-    book.update(events((0, 12, 1, 1, 30)))
-
-    def found(now, explored=None):
-        scores = book.calibration(now, explored)
-        return {name: (s.count, s.predicted, s.observed) for name, s in scores.items()}
-
-    assert found(0)["ctr"] == (4, pytest.approx(1.8), 3)  # known at once
-    assert [found(now)["cvr"][0] for now in (9.9, 10, 11, 12)] == [0, 1, 2, 3]
-    assert found(12)["cvr"] == (3, pytest.approx(0.9), 2)
-    assert [found(now)["refund_rate"][0] for now in (7.9, 8, 13.9, 14)] == [0, 1, 1, 2]
-    assert found(14)["refund_rate"] == (2, pytest.approx(0.4), 1)
-    assert found(20)["gmv"] == (1, 60, 80)
-    assert found(21)["gmv"] == (2, 110, 100)
-    assert found(24.9)["net_gmv"] == (0, 0, 0)
-    assert found(25)["net_gmv"] == (1, 10, 30)  # 50 of 80 have come back
-    assert found(np.inf)["net_gmv"] == (3, 60, 50)
-    assert found(np.inf, True)["cvr"] == (1, 0.3, 1)
-    assert found(np.inf, True)["ctr"] == (1, 0.5, 1)
-    assert found(np.inf, False)["gmv"] == (1, 60, 80)
-    assert book.calibration(np.inf)["net_gmv"].pcoc == pytest.approx(60 / 50)
-    assert np.isnan(book.calibration(0)["cvr"].pcoc)
 
 
 def test_predictions_are_those_of_the_moment_of_the_bid():
@@ -432,94 +353,3 @@ def test_no_exploration_is_the_default():
     play(wrapper)
     assert find_difference(wrapper.asked, wrapper.made) is None
     assert wrapper.calibration(True)["ctr"].count == 0
-
-
-# --- before the campaign -----------------------------------------------------------------------
-
-
-def test_history_is_known_before_the_campaign(warm_up):
-    # 14 days are 3.5 campaigns of 4 days: 4 of them, 16 days.
-    clicks, purchases = warm_up.history
-    start = 16 * 86_400
-    for times in (*clicks[:3], purchases.purchase_time, purchases.refund_time):
-        assert times.max() < start
-    assert np.isnan(clicks.p_convert).all()
-    assert np.isnan(purchases.gmv_truth).all()
-    assert clicks.click_time.size == pytest.approx(16 * 150, rel=0.1)
-    assert purchases.click_time.size == np.count_nonzero(clicks.conversion_time >= 0)
-
-
-def test_history_holds_impressions_as_often_as_they_are_clicked():
-    # Shares of the 20 items among clicks; those among all impressions are further off.
-    world = load("default", SMALL | {"drift.share": 0.0, "effects.click.sd": 1.5}).world
-    warm = WarmUp(world, HistoryConfig(days=12, clicks_per_day=2_000, impressions_per_day=20_000))
-    item = 1 + len(world.entities.user_cardinalities)
-    log, shown = warm.history.clicks, warm.impressions
-    shares = [
-        np.bincount(features[:, item], minlength=20) / len(features)
-        for features in (log.features, shown.features[shown.clicked], shown.features)
-    ]
-    error = [np.abs(shares[0] - other).sum() for other in shares[1:]]
-    assert error[0] < 0.05
-    assert error[1] > 2 * error[0]
-
-
-def test_warm_up_is_kept_and_found_again(tmp_path, warm_up, capsys):
-    config = load("default", SMALL).world
-    spent = config.campaign.model_copy(update={"budget": 5.0})
-    ids = warm_up.history.clicks.features[:50]
-    shown = Impressions(np.arange(50), np.zeros(50), ids, np.zeros(50, np.int32), np.ones(50))
-    one = WarmUp(config, SIZE, cache=tmp_path)
-    said = one.predictor("fnc", **NETCVR).predict(shown)
-    factor = one.gmv_factor("reader", **GMV)
-    files = sorted(tmp_path.iterdir())
-    assert [file.name.split("-")[0] for file in files] == ["fnc", "gmv_factor", "reader"]
-    other = WarmUp(config.model_copy(update={"campaign": spent}), SIZE, cache=tmp_path)
-    assert find_difference(other.predictor("fnc", **NETCVR).predict(shown), said) is None
-    assert other.gmv_factor("reader", **GMV) == factor
-    assert "history" not in vars(other)  # nothing was drawn
-    longer = SIZE.model_copy(update={"days": 17})
-    for change in ((config, longer), (config.model_copy(update={"structure_seed": 1}), SIZE)):
-        WarmUp(*change, cache=tmp_path).predictor("fnc", **NETCVR)
-    assert len(list(tmp_path.iterdir())) == 5
-
-
-def test_gmv_factor_makes_sums_agree(warm_up):
-    # Amounts are medians in networks; list prices leave out repurchases: both factors are > 1.
-    assert warm_up.gmv_factor() > 1.3
-    assert warm_up.gmv_factor("reader", **GMV) > 1
-
-
-def test_click_predictor_learns_from_impressions(warm_up):
-    predictor = warm_up.predictor(
-        "scene_input", target="ctr", embedding_dim=2, bottom=(4,), tower=(4,)
-    )
-    stack = Stack({Target.CTR: predictor})
-    wrapper = EstimatesWrapper(env(), stack)
-    play(wrapper, factor=3.0)
-    assert 0.5 < wrapper.calibration()["ctr"].pcoc < 2
-    assert wrapper.stack.predictors[0].trained_rows > 0
-
-
-@pytest.mark.parametrize(
-    ("overrides", "name", "text"),
-    [
-        ({"randomize_structure": True}, "fnc", "structure that is known"),
-        ({}, "oracle", "'oracle' has no warm-up: one of apg, bdl, "),
-        ({}, "trained_oracle", "has no warm-up"),
-        ({"windows.gmv_hours": 400.0}, "reader", "days must be > 16.6667"),
-    ],
-)
-def test_impossible_warm_ups_are_refused(overrides, name, text):
-    with pytest.raises(ValueError, match=text):
-        WarmUp(load("default", SMALL | overrides).world, SIZE).predictor(name)
-
-
-def test_ids_of_impressions_are_those_of_events():
-    wrapper = EstimatesWrapper(env(), Stack({Target.CVR: Spy()}), learn_every=1)
-    play(wrapper, factor=3.0)
-    window = wrapper.stack.predictors[0].windows[2]
-    assert (window.impressions.impression_id // ID_STRIDE == 2).all()
-    new = window.events.kind == 0
-    clicked = window.impressions.impression_id[window.result.clicked]
-    np.testing.assert_array_equal(window.events.click_id[new], clicked)
