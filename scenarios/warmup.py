@@ -32,21 +32,26 @@ from adsim.source import SyntheticSource
 from adsim.types import BoolArray, FloatArray, Impressions, IntArray, Target
 from predictors import PREDICTORS, GmvPredictor, NetCVRPredictor, RefundShare, ScenePredictor
 from predictors.arrays import load_arrays, save_arrays
-from predictors.delivery import Windows, known_at
+from predictors.delivery import DAY_SECONDS, Windows, known_at
 from predictors.neural import NeuralPredictor, load_predictor
 from predictors.purchase_rows import final_gmv, num_purchases, purchases_known_at
 from predictors.stream import Split
+from predictors.training import BasePretraining
 from scenarios import console
 from scenarios.tasks import code_digest
 
 WARMUP_STREAM = 102  # of rng: apart from every stream of a world
-DAY_SECONDS = 86_400
 _FORMAT = 1  # of the cache; goes up when this module changes what it makes
 _CAPPED = 1e-3  # share of the impressions that are kept for certain: too few of them are
 _SAMPLE = 50_000  # impressions from which the thinning is found
 
 DEPLOYED: dict[type, dict[str, Any]] = {
-    NetCVRPredictor: {"widths": (64, 64, 32)},
+    NetCVRPredictor: {
+        "widths": (64, 64, 32),
+        "tables": "shared",
+        "embedding_sd": 0.03,
+        "pretrain_learning_rate": 3e-3,
+    },
     GmvPredictor: {
         "encoder_widths": (64,),
         "tower_widths": (64, 32),
@@ -57,7 +62,12 @@ DEPLOYED: dict[type, dict[str, Any]] = {
     RefundShare: {},
     ScenePredictor: {"bottom": (64, 64), "tower": (32,)},
 }
-"""Settings of each family unless others are given: networks small enough to bid with."""
+"""Settings of each family unless others are given: networks small enough to bid with.
+
+Those of NetCVR were chosen by how well its CVR ranks, against the truth, the requests of a campaign
+in scenario `default`, structure 0: correlation of log-odds .88; .83 with the usual settings and
+a third of the clicks. One set of embeddings is as good as three there, in a third of the time.
+"""
 
 
 class HistoryConfig(Model):
@@ -65,7 +75,7 @@ class HistoryConfig(Model):
 
     days: Annotated[int, Field(ge=12)] = 28
     """Days before the campaign; the last ten or fewer, whose labels are open, are not used."""
-    clicks_per_day: Annotated[float, Field(gt=0)] = 10_000.0
+    clicks_per_day: Annotated[float, Field(gt=0)] = 30_000.0
     """Mean number of clicks."""
     impressions_per_day: Annotated[float, Field(gt=0)] = 20_000.0
     """Mean number of shown impressions, from which CTR is learned."""
@@ -109,6 +119,7 @@ class WarmUp:
         plain = {"shocks": (), "reward": "cash"}
         plain |= {"campaign": CampaignConfig(), "platform_noise": NoiseConfig()}
         self.config = config.model_copy(update=plain)
+        self._shared: dict[Any, BasePretraining] = {}
         self._episodes = math.ceil(24 * self.size.days / config.time.horizon_hours)
         self._start_second = round(self._episodes * config.time.horizon_hours * 3600)
 
@@ -154,7 +165,7 @@ class WarmUp:
         log: Any = self._log(cls, config)
         predictor = cls(log.cardinalities, config, seed=self.seed)
         with console.progress(f"warm-up of {name}", 1) as advance:
-            predictor.fit(log, split)
+            predictor.fit(log, split, pretraining=self._pretraining(cls, split, log))
             advance()
         if file is not None:
             predictor.save(file)
@@ -189,6 +200,13 @@ class WarmUp:
         if file is not None:
             save_arrays(file, {"factor": np.array(factor)})
         return factor
+
+    def _pretraining(self, cls: Any, split: Split, log: Any) -> BasePretraining:
+        """Of a family: methods share networks that they all start from."""
+        key = (cls.pretraining_class, split, type(log))
+        if key not in self._shared:
+            self._shared[key] = cls.pretraining_class(log, split, seed=self.seed)
+        return self._shared[key]
 
     def _configured(self, name: str, settings: dict[str, Any]) -> tuple[Any, Any]:
         """Class and configuration of a predictor."""
