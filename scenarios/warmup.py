@@ -9,6 +9,10 @@ Clicks are a selection. An impression x is in the log with a probability in prop
 P(click | x), as among the clicks of a campaign; a log of all impressions would hold too many that
 are hardly ever clicked. `Structure` sets the mean CVR among clicks, so that it is right in this
 log only. What a campaign wins is selected once more, by its bids: that is left to its stream.
+
+Feedback on the log's clicks ends where the campaign starts. The first days of a campaign therefore
+bring fresh clicks without the late conversions of earlier ones, and methods that take fresh clicks
+for negatives, to be corrected later, learn too low a CVR from them.
 """
 
 import json
