@@ -14,6 +14,7 @@ import numpy as np
 from adsim import kernels
 from adsim.env import AuctionEnv, CampaignEnv
 from adsim.feedback import push
+from adsim.observation import rows_of, shown_impressions
 from adsim.replay import ReplaySource
 from adsim.rng import ID_STRIDE, generator
 from adsim.types import EventKind, Impressions, IntArray, Target, Window
@@ -311,7 +312,7 @@ def _check_unknown_history(agent_factory: Callable[[], Any], env: AuctionEnv, se
     unknown = np.full(known.price.shape, np.nan)
     prices_only = known._replace(pctr=unknown, value=unknown.copy())
     _campaign_bids(agent_factory(), env, seed, env.campaign._replace(price_history=prices_only))
-    empty = _rows(known, slice(0))._replace(ctr=float("nan"), cpc=float("nan"))
+    empty = rows_of(known, slice(0))._replace(ctr=float("nan"), cpc=float("nan"))
     try:
         _campaign_bids(agent_factory(), env, seed, env.campaign._replace(price_history=empty))
     except ValueError as error:
@@ -324,21 +325,14 @@ def collect_windows(env: AuctionEnv, *, seed: int = 0) -> list[tuple[Impressions
     (obs, _), over, out = env.reset(seed=seed), False, []
     while not over:
         tick = int(env.world.tick[0])
-        ids = tick * ID_STRIDE + np.arange(obs["mask"].size)
-        shown = Impressions(ids, *(obs[n] for n in ("time_hours", "features", "scene", "mask")))
+        shown = shown_impressions(obs, tick)
         obs, _, over, _, info = env.step(default_action(env, obs, rng))
         won, events = info["result"].won, info["feedback"]
         clicks, now = env.world.log.clicks(), (tick + 1) * env.campaign.tick_hours
-        clicks = _rows(clicks, np.isin(clicks.impression_id, events.click_id))
-        learned = Window(now, _rows(shown, won), _rows(info["result"], won), clicks, events)
+        clicks = rows_of(clicks, np.isin(clicks.impression_id, events.click_id))
+        learned = Window(now, rows_of(shown, won), rows_of(info["result"], won), clicks, events)
         out.append((shown, learned))
     return out
-
-
-def _rows(records: Any, rows: Any) -> Any:
-    """The given rows of a NamedTuple of arrays."""
-    columns = ((n, c) for n, c in records._asdict().items() if isinstance(c, np.ndarray))
-    return records._replace(**{name: column[rows] for name, column in columns})
 
 
 def check_predictor(
@@ -363,7 +357,7 @@ def check_predictor(
     if not predictor_factory().privileged:
         never = np.iinfo(np.int32).max
         ids = {n: np.full_like(getattr(batches[0], n), never) for n in ("features", "scene")}
-        batches += [_rows(batches[0], slice(0)), batches[0]._replace(**ids)]
+        batches += [rows_of(batches[0], slice(0)), batches[0]._replace(**ids)]
     one, two = (_exercise(predictor_factory(), env, batches, ticks) for _ in range(2))
     _require_same(one, two, "predictions", "not deterministic: two instances, same windows")
 
@@ -375,7 +369,7 @@ def _exercise(predictor: Any, env: AuctionEnv, batches: Any, ticks: Any) -> list
         _require(predictor.privileged, "a predictor with attach(oracle) must be privileged")
         predictor.attach(env.oracle())
     first = ticks[0][1]
-    nothing = first._replace(**{n: _rows(getattr(first, n), slice(0)) for n in first._fields[1:]})
+    nothing = first._replace(**{n: rows_of(getattr(first, n), slice(0)) for n in first._fields[1:]})
     out = [[_predict(predictor, batch) for batch in batches]]
     for window in (nothing, *(window for _, window in ticks), nothing):
         result = _call(predictor.partial_fit, window)

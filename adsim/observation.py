@@ -4,6 +4,7 @@ A view never touches pending events or the truth: it reads the impressions of th
 platform's estimates, and the ledger of what has been seen.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,17 @@ from adsim.pacing_features import (
     pacing_features,
     won_summary,
 )
+from adsim.rng import ID_STRIDE
 from adsim.traffic import tick_hours_of_week
-from adsim.types import AuctionResult, BoolArray, Campaign, EventBatch, FloatArray, IntArray
+from adsim.types import (
+    AuctionResult,
+    BoolArray,
+    Campaign,
+    EventBatch,
+    FloatArray,
+    Impressions,
+    IntArray,
+)
 from adsim.world import World
 
 MAX_MONEY = 1e12  # finite upper bound of money in observation spaces, currency
@@ -155,6 +165,18 @@ class AuctionView:
             "result": result,
             "reward_terms": reward_terms(world, outcome),
         }
+
+
+def shown_impressions(obs: Mapping[str, Any], tick: int) -> Impressions:
+    """The bid requests (M,) of an observation of Auction-v0, of a tick."""
+    columns = [np.asarray(obs[name]) for name in ("time_hours", "features", "scene", "mask")]
+    return Impressions(tick * ID_STRIDE + np.arange(columns[0].size), *columns)
+
+
+def rows_of(records: Any, rows: Any) -> Any:
+    """The given rows of a NamedTuple of arrays; what is no array stays."""
+    columns = ((n, c) for n, c in records._asdict().items() if isinstance(c, np.ndarray))
+    return records._replace(**{name: column[rows] for name, column in columns})
 
 
 def empty_events() -> EventBatch:

@@ -15,11 +15,11 @@ from gymnasium import spaces
 
 from adsim.env import AuctionEnv
 from adsim.kernels import PRICE
-from adsim.observation import MAX_MONEY
+from adsim.observation import MAX_MONEY, shown_impressions
 from adsim.rng import derive, uniforms
 from adsim.scores import fractional_knapsack
 from adsim.types import FloatArray
-from scenarios.observed import Calibration, LabelBook, Recorder, shown_impressions
+from scenarios.observed import Calibration, LabelBook, Recorder
 from scenarios.stack import Estimates, Stack
 
 PROBABILITIES = ("ctr", "cvr", "refund_rate")

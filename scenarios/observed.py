@@ -6,8 +6,7 @@ import numpy as np
 
 from adsim.config import WindowsConfig
 from adsim.log import Columns
-from adsim.observation import empty_events, empty_result
-from adsim.rng import ID_STRIDE
+from adsim.observation import empty_events, empty_result, rows_of, shown_impressions
 from adsim.types import (
     AuctionResult,
     BoolArray,
@@ -81,17 +80,6 @@ class Recorder:
         self._clicks = rows_of(self._clicks, recent)
         self._clear()
         return window
-
-
-def shown_impressions(obs: dict[str, Any], tick: int) -> Impressions:
-    """The bid requests (M,) of an observation of Auction-v0."""
-    columns = [np.asarray(obs[name]) for name in ("time_hours", "features", "scene", "mask")]
-    return Impressions._make((tick * ID_STRIDE + np.arange(columns[0].size), *columns))
-
-
-def rows_of(records: Any, rows: Any) -> Any:
-    """The given rows of a NamedTuple of arrays."""
-    return records._make(column[rows] for column in records)
 
 
 def _joined(parts: list[Any]) -> Any:

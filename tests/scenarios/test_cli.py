@@ -4,24 +4,15 @@ import sys
 
 import pandas as pd
 import pytest
+from command_line import adsim
 
 from scenarios.bench_cli import parse_seeds
-from scenarios.cli import app, parse_overrides
+from scenarios.cli import parse_overrides
 
 SMALL = (
     *("--set", "time.num_ticks=12", "--set", "traffic.impressions_per_tick=40"),
     *("--set", "entities.num_users=200", "--set", "entities.num_contexts=64"),
 )
-
-
-def adsim(*arguments):
-    """Runs the command line in this process: (exit status, standard output, standard error)."""
-    from typer.testing import CliRunner
-
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 def test_seeds_are_ranges_and_lists():

@@ -4,9 +4,10 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from command_line import adsim
 
 from adsim.datasets.ipinyou import AuctionLog, write_auction_log
-from scenarios import cli, denoise
+from scenarios import denoise
 from scenarios.denoise import GRID, METHODS, METHODS_OF, PRESETS, Step, Trial, pace, plan, run_step
 from scenarios.denoise_bench import choose_steps, parse_sigmas
 from scenarios.denoise_report import plot, plot_regime, print_rows, rows_of, save_figures
@@ -17,16 +18,6 @@ KEYS = {
     *("spend_ratio", "cpc_ratio", "paired_diff", "paired_low", "paired_high"),
     *("seeds_better", "at_floor"),
 }
-
-
-def adsim(*arguments):
-    """Runs the command line in this process: (exit status, standard output, standard error)."""
-    from typer.testing import CliRunner
-
-    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 def table(steps, prices=(SYNTHETIC,)):

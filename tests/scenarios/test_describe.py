@@ -2,12 +2,11 @@ import json
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from command_line import adsim
 
 from adsim.clicklog import MISSING, ClickLog, generate
 from scenarios import cascade_facts as facts
 from scenarios import load
-from scenarios.cli import app
 from scenarios.describe import BINS, GROUPS, PANELS, describe, has_truth
 
 HOUR, DAY = 3_600, 86_400
@@ -211,13 +210,6 @@ def test_calibrated_truth_ranks_better_than_the_published_models(calibrated):
 
 
 # The command.
-
-
-def adsim(*arguments):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 def test_command_has_help_with_an_example():

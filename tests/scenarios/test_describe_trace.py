@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from command_line import adsim
 
 from adsim.clicklog import MISSING
 from adsim.purchaselog import PurchaseLog, generate_purchases
@@ -10,7 +10,6 @@ from adsim.structure import Structure
 from predictors.gmv_metrics import pairwise_auc
 from scenarios import load
 from scenarios import trace_facts as facts
-from scenarios.cli import app
 from scenarios.describe_trace import (
     CLASSES,
     LEVELS,
@@ -265,13 +264,6 @@ def test_only_amounts_drift_if_anything_does(name, amounts):
 
 
 # The command.
-
-
-def adsim(*arguments):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 def test_command_prints_a_table_per_panel():

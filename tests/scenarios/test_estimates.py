@@ -6,6 +6,7 @@ from small_stacks import GMV, NETCVR, SMALL, small_warm_up
 from threads import one_thread
 
 from adsim.checks import check_no_leak, collect_windows, find_difference
+from adsim.observation import shown_impressions
 from adsim.rng import ID_STRIDE
 from adsim.types import Estimate, Impressions, Target
 from agents.base import platform_value
@@ -13,7 +14,6 @@ from predictors import OraclePredictor
 from predictors.denoise_bid import DenoiseBid
 from scenarios.build import make_agent, make_auction_env, make_pacing_env
 from scenarios.estimates import EstimatesWrapper, estimation_loss
-from scenarios.observed import shown_impressions
 from scenarios.stack import SOURCES, Estimates, Stack
 
 

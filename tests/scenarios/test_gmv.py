@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
+from command_line import adsim
 
 from adsim.clicklog import MISSING
 from adsim.datasets import trace
@@ -14,7 +14,7 @@ from adsim.purchaselog import from_trace
 from predictors import PREDICTORS
 from predictors.gmv_metrics import evaluate_gmv
 from predictors.purchase_stream import GmvResult
-from scenarios import bench_cli, cli, gmv, gmv_tasks, tasks
+from scenarios import bench_cli, gmv, gmv_tasks, tasks
 from scenarios.comparison import TUNING_SEED, Task, World
 from scenarios.gmv import (
     EXTRAS,
@@ -49,14 +49,6 @@ KEYS = {
     ),
     *(f"{name}_diff_percent" for name in ("auc", "acc", "alpr", "log_mae", "mape")),
 }
-
-
-def adsim(*arguments):
-    """Runs the command line in this process: (exit status, standard output, standard error)."""
-    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 @pytest.fixture(scope="module")

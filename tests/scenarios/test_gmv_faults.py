@@ -5,19 +5,11 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
+from command_line import adsim
 from trace_logs import DAY, NAMES, SMALL, make_records, once, store
-from typer.testing import CliRunner
 
 from adsim.datasets import trace
-from scenarios import cli, tasks
-
-
-def adsim(*arguments):
-    """Runs the command line in this process: (exit status, standard error)."""
-    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stderr
+from scenarios import tasks
 
 
 @pytest.mark.parametrize(
@@ -40,7 +32,7 @@ def test_a_log_that_is_too_short_is_refused(tmp_path):
     earlier = np.repeat(records.click_time - click, np.diff(records.offset))
     bought = records.purchase_time - earlier
     trace.write(file, records._replace(click_time=click, purchase_time=bought), SMALL)
-    status, err = adsim(
+    status, _, err = adsim(
         *("bench", "gmv", "--data", file, "--methods", "reader", "--jobs", 1),
         *("--out", tmp_path / "out"),
     )
@@ -61,7 +53,7 @@ def test_faults_of_a_file_are_told_before_the_first_task(monkeypatch, tmp_path):
     }
     for name, message in faults.items():
         options = ("--data", tmp_path / f"{name}.txt", "--jobs", 1, "--out", tmp_path / "out")
-        status, err = adsim("bench", "gmv", "--methods", "reader", *options)
+        status, _, err = adsim("bench", "gmv", "--methods", "reader", *options)
         assert status == 2
         assert message in err
 
@@ -70,7 +62,7 @@ def test_amounts_of_another_window_are_refused(tmp_path):
     text = (files("scenarios") / "trace.toml").read_text()
     text = text.replace("[world.windows]\n", "[world.windows]\ngmv_hours = 200.0\n")
     (tmp_path / "long.toml").write_text(text)
-    status, err = adsim(
+    status, _, err = adsim(
         *("bench", "gmv", "--scenario", tmp_path / "long.toml", "--out", tmp_path / "out")
     )
     assert status == 2

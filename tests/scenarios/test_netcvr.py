@@ -5,11 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from cascade_logs import make_records
+from command_line import adsim
 
 from adsim.datasets import cascade
 from predictors.metrics import evaluate
 from predictors.stream import StreamResult
-from scenarios import bench_cli, cli, netcvr, netcvr_tasks, tasks
+from scenarios import bench_cli, netcvr, netcvr_tasks, tasks
 from scenarios.comparison import TUNING_SEED, Task, World
 from scenarios.netcvr import (
     BASELINES,
@@ -39,16 +40,6 @@ KEYS = {
         for bound in ("", "_low", "_high")
     ),
 }
-
-
-def adsim(*arguments):
-    """Runs the command line in this process: (exit status, standard output, standard error)."""
-    from typer.testing import CliRunner
-
-    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,13 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
+from command_line import adsim
 
 from adsim.clicklog import generate
 from predictors import PREDICTORS
 from predictors.scene_peers import SCENE_NETS
 from predictors.scenes import CTR_SPLIT, CVR_SPLIT
-from scenarios import bench_cli, cli, scenes_tasks, tasks
+from scenarios import bench_cli, scenes_tasks, tasks
 from scenarios.comparison import TUNING_SEED, Task, World, scenario_of
 from scenarios.scenes import (
     EXTRAS,
@@ -48,14 +48,6 @@ KEYS = {
         for bound in ("", "_low", "_high")
     ),
 }
-
-
-def adsim(*arguments):
-    """Runs the command line in this process: (exit status, standard output, standard error)."""
-    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 @pytest.fixture(scope="module")

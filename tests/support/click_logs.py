@@ -4,6 +4,7 @@ import numpy as np
 
 from adsim.clicklog import MISSING, ClickLog
 from predictors.delivery import RULES, Trajectory, Windows
+from predictors.stream import Split
 
 WINDOWS = Windows()
 W, A = 864, 259_200  # the default windows, seconds
@@ -62,3 +63,8 @@ def fates_log():
     times = [[MISSING if t is None else 1_000 + t for t in fate] for fate in FATES.values()]
     conversion, refund = zip(*times, strict=True)
     return make_log([1_000] * len(FATES), conversion, refund)
+
+
+def short_split(days, segment):
+    """A stream of some days from day 7 on."""
+    return Split(pretrain_days=1, stream_start_day=7, stream_end_day=7 + days, segment_days=segment)
