@@ -238,8 +238,8 @@ class WarmUp:
         )
         scene = 2 + len(entities.user_cardinalities) + len(entities.item_cardinalities)
         of_world: dict[type, dict[str, Any]] = {
-            NetCVRPredictor: {"windows": windows},
-            GmvPredictor: {"attribution_seconds": gmv},
+            NetCVRPredictor: {"windows": windows, "scene_field": scene},
+            GmvPredictor: {"attribution_seconds": gmv, "scene_field": scene},
             RefundShare: {"attribution_seconds": gmv, "refund_seconds": refund},
             ScenePredictor: {"windows": windows, "scene_field": scene},
         }
