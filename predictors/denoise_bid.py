@@ -187,18 +187,33 @@ class DenoiseBid(_Denoiser):
         """
         return self.fit_logits(*logit_noise(predicted, self.unknown_noise))
 
-    def fit_logits(self, logit: FloatArray, noise: FloatArray | float) -> Self:
-        """The same from log-odds (M,) and their noise (M,) or scalar, log-odds."""
-        self._learn(np.asarray(logit)[None], np.asarray(noise, np.float64))
+    def fit_logits(
+        self, logit: FloatArray, noise: FloatArray | float, base: FloatArray | float = 0.0
+    ) -> Self:
+        """The same from log-odds (M,) and their noise (M,) or scalar, log-odds.
+
+        Args:
+            logit: predicted.
+            noise: of the prediction, >= 0.
+            base: log-odds (M,) of a second estimate of the same probability. The prior is that of
+                the truth's difference from it (ours): the second estimate says where the truth is
+                likely to be, impression by impression, and the fit how far off it is.
+        """
+        self._learn((np.asarray(logit) - base)[None], np.asarray(noise, np.float64))
         return self
 
     def correct(self, estimate: Estimate) -> Estimate:
         """Posterior mean and standard deviation (M,) of the probability, M >= 0."""
         return self.correct_logits(*logit_noise(estimate, self.unknown_noise))
 
-    def correct_logits(self, logit: FloatArray, noise: FloatArray | float) -> Estimate:
-        """The same from log-odds (M,) and their noise (M,) or scalar, log-odds."""
-        found = self._posterior(np.asarray(logit)[None], np.asarray(noise, np.float64), 1)
+    def correct_logits(
+        self, logit: FloatArray, noise: FloatArray | float, base: FloatArray | float = 0.0
+    ) -> Estimate:
+        """The same from log-odds (M,), as `fit_logits`; `base` if the prior was fitted with one."""
+        difference = (np.asarray(logit) - base)[None]
+        found = self._posterior(difference, np.asarray(noise, np.float64), 1)
+        # The truth given the prediction is the base plus the posterior difference.
+        found = found._replace(mean=found.mean + base)
         return expected_probability(found, nodes=self.nodes, probit=self.probit)
 
 

@@ -115,7 +115,7 @@ class Amounts(nn.Module):
         self.towers = nn.ModuleList(
             tower(widths[0][-1], widths[1], backbone) for _ in range(towers)
         )
-        self.head = head
+        self.terms, self.head = backbone.terms(towers), head
 
     def start_at(self, level: float) -> None:
         """Lets the outputs begin near log1p(amount) = `level`; for the log head only."""
@@ -128,12 +128,13 @@ class Amounts(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """log1p of the amounts (B, towers), natural, >= 0."""
+        terms = self.terms(ids) if self.terms else 0.0
         ids, rows = self.backbone.split(ids)
         hidden = [encoder(ids, rows) for encoder in self.encoders]
         if len(hidden) < len(self.towers):
             hidden *= len(self.towers)
         pairs = zip(self.towers, hidden, strict=True)
-        out = torch.cat([each(features, rows) for each, features in pairs], dim=1)
+        out = torch.cat([each(features, rows) for each, features in pairs], dim=1) + terms
         return softplus(out) if self.head == "log" else torch.log1p(out.abs())
 
 
@@ -151,11 +152,13 @@ class Router(nn.Module):
         self.backbone = backbone = backbone or Backbone(fields)
         self.encoder = Encoder(backbone.fields, *embedding, widths, backbone)
         self.output = backbone.linear(widths[-1], 1, last=True)
+        self.terms = backbone.terms(1)
 
     def forward(self, ids: Tensor) -> Tensor:
         """(B, F) to (B,)."""
+        terms = self.terms(ids) if self.terms else 0.0
         ids, rows = self.backbone.split(ids)
-        return passed(self.output, self.encoder(ids, rows), rows).squeeze(1)
+        return (passed(self.output, self.encoder(ids, rows), rows) + terms).squeeze(1)
 
 
 class Calibrator(nn.Module):

@@ -201,9 +201,8 @@ class GmvPretraining(BasePretraining):
         if config.head == "log":
             net.start_at(float(label.median()))
         draws = torch.Generator(self.device).manual_seed(self.seed)
-        # At a constant rate: streams go on from here.
-        epochs = config.pretrain_epochs
-        for rows, optimiser in self._epoch(net, len(label), config, settling=False, epochs=epochs):
+        how = {"settling": config.pretrain_settling, "epochs": config.pretrain_epochs}
+        for rows, optimiser in self._epoch(net, len(label), config, **how):
             found, many = net(self._ids[rows]), several[rows]
             kind = many.long() if found.shape[1] > 1 else torch.zeros_like(many).long()
             error = (found.gather(1, kind[:, None]).squeeze(1) - label[rows]).abs()

@@ -87,16 +87,40 @@ def passed(layer: nn.Module, units: Tensor, rows: Any) -> Tensor:
     return layer(units, rows) if isinstance(layer, RowLayer | Stack) else layer(units)
 
 
+class LinearTerms(nn.Module):
+    """A weight per id and output, summed over the fields; all start at zero.
+
+    Source: the wide part of H.-T. Cheng et al., "Wide & Deep Learning for Recommender Systems",
+    DLRS 2016, arXiv:1606.07792.
+    """
+
+    def __init__(self, fields: Fields, outputs: int) -> None:
+        super().__init__()
+        self.table = fields.table(outputs, 0.0)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Ids (B, F) to (B, outputs)."""
+        return embedding(ids, self.table).sum(1)
+
+
 class Backbone(nn.Module):
     """Makes the layers of a network: plain ones, whose weights are the same for all rows.
+
+    Args:
+        fields: of the ids that the network embeds.
+        wide: of the ids that have linear terms beside the layers; None: there are no such terms.
 
     Attributes:
         fields: of the ids that the network embeds.
     """
 
-    def __init__(self, fields: Fields) -> None:
+    def __init__(self, fields: Fields, wide: Fields | None = None) -> None:
         super().__init__()
-        self.fields = fields
+        self.fields, self._wide = fields, wide
+
+    def terms(self, outputs: int) -> LinearTerms | None:
+        """New linear terms of a network, which read the ids as they are before `split`."""
+        return LinearTerms(self._wide, outputs) if self._wide else None
 
     def linear(self, inputs: int, outputs: int, *, last: bool = False) -> nn.Module:
         """A new linear layer; `last`: to the network's outputs."""
@@ -175,6 +199,7 @@ class TwoTowers(nn.Module):
         inputs = len(fields.cardinalities) * dim * (private + shared)
         self.cvr = tower(inputs, sizes, 1, backbone)
         self.refund = tower(inputs, sizes, 1, backbone)
+        self.terms = backbone.terms(2)
 
     @staticmethod
     def _read(ids: Tensor, *tables: nn.Parameter | None) -> list[Tensor]:
@@ -184,26 +209,35 @@ class TwoTowers(nn.Module):
         """Embeddings (B, input layer) of the conversion tower, of ids of the backbone's fields."""
         return torch.cat(self._read(ids, self.private_cvr, self.shared), dim=1)
 
+    def _term(self, ids: Tensor, tower: int) -> Tensor | float:
+        """Linear terms (B,) of a tower, if there are any."""
+        return self.terms(ids)[:, tower] if self.terms else 0.0
+
     def cvr_logit(self, ids: Tensor) -> Tensor:
         """(B,) of the conversion tower."""
+        term = self._term(ids, 0)
         ids, rows = self.backbone.split(ids)
-        return self.cvr(self.cvr_inputs(ids), rows).squeeze(1)
+        return self.cvr(self.cvr_inputs(ids), rows).squeeze(1) + term
 
     def refund_logit(self, ids: Tensor) -> Tensor:
         """(B,) of the refund tower."""
+        term = self._term(ids, 1)
         ids, rows = self.backbone.split(ids)
         inputs = torch.cat(self._read(ids, self.private_refund, self.shared), dim=1)
-        return self.refund(inputs.detach() if self.detach_refund else inputs, rows).squeeze(1)
+        inputs = inputs.detach() if self.detach_refund else inputs
+        return self.refund(inputs, rows).squeeze(1) + term
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Both logits (B,); the shared embeddings are read once."""
+        terms = self.terms(ids).unbind(1) if self.terms else (0.0, 0.0)
         ids, rows = self.backbone.split(ids)
         shared = self._read(ids, self.shared)
         cvr = torch.cat([*self._read(ids, self.private_cvr), *shared], dim=1)
         refund = torch.cat([*self._read(ids, self.private_refund), *shared], dim=1)
         if self.detach_refund:
             refund = refund.detach()
-        return self.cvr(cvr, rows).squeeze(1), self.refund(refund, rows).squeeze(1)
+        logits = self.cvr(cvr, rows).squeeze(1), self.refund(refund, rows).squeeze(1)
+        return logits[0] + terms[0], logits[1] + terms[1]
 
 
 def adam(parameters: Iterable[nn.Parameter], rate: float, decay: float = 0.0) -> torch.optim.AdamW:

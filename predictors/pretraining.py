@@ -165,8 +165,8 @@ class Pretraining(BasePretraining):
         y, z, n = (torch.from_numpy(label[self._rows]).float().to(self.device) for label in labels)
         second, mask = (n, torch.ones_like(y)) if config.head == "direct" else (z, y)
         draws = torch.Generator(self.device).manual_seed(self.seed)
-        # At a constant rate: from networks whose rate has fallen to 0, streams go on worse.
-        for rows, optimiser in self._epoch(net, len(y), config, settling=False):
+        settling = config.pretrain_settling
+        for rows, optimiser in self._epoch(net, len(y), config, settling=settling):
             ids, one = self._ids[rows], torch.ones(len(rows), device=self.device)
             if config.official_quirks:
                 descend(optimiser, bce(net.cvr_logit(ids), y[rows], one))

@@ -30,7 +30,7 @@ from predictors.training import NeuralConfig
 
 SCENE_DIM, SCENE_SD = 8, 1.0  # of the embeddings of scenes, as in `SceneConfig`
 State = tuple[tuple[int, int], ...]  # of some tensors: where they are, and how often changed
-ROWS_PER_SCENE = 4  # from which on estimates are made by folded weights
+ROWS_PER_SCENE = 4  # from which on weights are folded, one layer per scene
 _TABLES = ("table", "private_cvr", "private_refund", "shared")  # embeddings of ids
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -96,21 +96,27 @@ class SceneLinear(RowLayer):
     def _folded(self, rows: InScenes, state: State) -> list[tuple[Tensor, Tensor]]:
         """Biases (outputs,) and weights (inputs, outputs) of a plain layer per place.
 
-        They are kept until the parameters change.
+        For estimates they are kept until the parameters change.
         """
         layer = self.weighted
+        if torch.is_grad_enabled():
+            return self._fold(rows)
         weights = [layer.linear.weight, layer.linear.bias, layer.left, layer.right]
         weights += [layer.head.weight, layer.head.bias]
         state = (*state, *_state(weights if self.bias is None else [*weights, self.bias]))
         if self._kept is None or self._kept[0] != state:
-            factors = layer.weighting(layer.code(rows.hidden))
-            # A contiguous copy: products of matrices of two layouts take several times as long.
-            matrices = layer.linear.weight.T.contiguous() * factors
-            biases = layer.linear.bias.expand(len(matrices), -1)
-            if self.bias is not None:
-                biases = biases + with_mean(self.bias, rows.known)
-            self._kept = state, list(zip(biases, matrices, strict=True))
+            self._kept = state, self._fold(rows)
         return self._kept[1]
+
+    def _fold(self, rows: InScenes) -> list[tuple[Tensor, Tensor]]:
+        layer = self.weighted
+        factors = layer.weighting(layer.code(rows.hidden))
+        # A contiguous copy: products of matrices of two layouts take several times as long.
+        matrices = layer.linear.weight.T.contiguous() * factors
+        biases = layer.linear.bias.expand(len(matrices), -1)
+        if self.bias is not None:
+            biases = biases + with_mean(self.bias, rows.known)
+        return list(zip(biases, matrices, strict=True))
 
 
 class SceneBackbone(Backbone):
@@ -120,6 +126,7 @@ class SceneBackbone(Backbone):
         column: of the scene, among the ids of all fields.
         config: of the weighting.
         information: of the mutual-information term; weight 0: there is none.
+        wide: see `Backbone`.
 
     Attributes:
         scenes: those trained on so far.
@@ -131,9 +138,13 @@ class SceneBackbone(Backbone):
     steps: Tensor
 
     def __init__(
-        self, column: SceneColumn, config: MiDpgConfig, information: InformationConfig
+        self,
+        column: SceneColumn,
+        config: MiDpgConfig,
+        information: InformationConfig,
+        wide: Fields | None = None,
     ) -> None:
-        super().__init__(column.others)
+        super().__init__(column.others, wide)
         self.column, self.config, self.information = column, config, information
         self.scenes = Scenes(column.num_scenes)
         self.scene = nn.Parameter(SCENE_SD * torch.randn(column.num_scenes, SCENE_DIM))
@@ -174,9 +185,9 @@ class SceneBackbone(Backbone):
         self.scenes.train(self.training and torch.is_grad_enabled())
         place, known = self.scenes.places(scene), self.scenes.known()
         hidden = self.auxiliary(with_mean(self.scene, known))  # once per batch, not per row
-        # Measured: 512 rows of 15 scenes are estimated in less than half of the time. In training,
-        # which needs the gradients of the factors, rows are computed as in MI-DPG.
-        if torch.is_grad_enabled() or len(place) < ROWS_PER_SCENE * self.scenes.num_scenes:
+        # Measured: 512 rows of 15 scenes are estimated in less than half of the time, and one
+        # product per scene replaces the r + 1 of each row in training.
+        if len(place) < ROWS_PER_SCENE * self.scenes.num_scenes:
             return others, InScenes(place, hidden, known)
         order = place.argsort(stable=True)
         scenes, sizes = place.unique(return_counts=True)
@@ -203,7 +214,14 @@ class SceneBackbone(Backbone):
 
 
 class BackboneConfig(NeuralConfig):
-    """Settings of networks whose layers may be weighted per scene."""
+    """Settings of networks that make estimates, whose layers may be weighted per scene."""
+
+    linear_terms: bool = False
+    """Add a weight per id to each output of the networks that estimate (Wide & Deep): ids with few
+    rows are learnt better."""
+    pretrain_settling: bool = False
+    """The learning rate falls to 0 over the days before the stream, for networks that estimate.
+    They rank better then; streams that bring many rows go on better from a constant rate."""
 
     backbone: Literal["plain", "mi_dpg"] = "plain"
     """Layers that do not know the scene, or MI-DPG's, whose weights are weighted per scene; of what
@@ -230,18 +248,19 @@ class BackboneConfig(NeuralConfig):
     @property
     def of_backbone(self) -> dict[str, Any]:
         """The settings that a network depends on besides its own."""
-        if self.backbone == "plain":
-            return {}
-        names = {"backbone", "scene_field", "weighting", "information"}
+        names = {"linear_terms", "pretrain_settling"}
+        if self.backbone != "plain":
+            names |= {"backbone", "scene_field", "weighting", "information"}
         return self.model_dump(mode="json", include=names)
 
 
 def with_backbone(fields: Fields, config: BackboneConfig, make: Callable[[Backbone], Net]) -> Net:
     """A network with the backbone of a configuration."""
+    wide = fields if config.linear_terms else None
     if config.backbone == "plain":
-        return make(Backbone(fields))
+        return make(Backbone(fields, wide))
     column = SceneColumn(fields, config.scene_field)
-    backbone = SceneBackbone(column, config.weighting, config.information)
+    backbone = SceneBackbone(column, config.weighting, config.information, wide)
     net = make(backbone)
     backbone.ready()
     return net

@@ -137,7 +137,6 @@ class EstimatesWrapper(gym.Wrapper[dict[str, Any], np.ndarray, dict[str, Any], n
     def _with_estimates(self, obs: dict[str, Any]) -> dict[str, Any]:
         self._shown = shown_impressions(obs, self._tick)
         started = time.perf_counter()
-        self.stack.see(obs)
         self._estimates = self.stack.estimate(obs, self._shown, self._terms.margin)
         self.seconds["predict"] += time.perf_counter() - started
         if self._tick < self._terms.num_ticks:

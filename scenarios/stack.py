@@ -1,7 +1,8 @@
 """A stack of estimates: which predictor says what, and what an impression is worth by them.
 
-What a stack has no predictor for is what the platform shows: its CTR, optionally corrected, and its
-CVR; nothing comes back; and a converted click brings the list price.
+What a stack has no predictor for is what the platform shows: its CTR and its CVR; nothing comes
+back; and a converted click brings the list price. A corrector combines what the platform shows of
+CTR or CVR, which is noisy, with the predictor's estimate if there is one.
 """
 
 from collections.abc import Mapping
@@ -9,15 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from adsim.observation import MAX_MONEY
+from adsim.observation import MAX_MONEY, rows_of
 from adsim.types import Estimate, FloatArray, Impressions, Predictor, Target, Window
 from predictors.base import compose_net_value
 from predictors.denoise_bid import DenoiseBid, log_odds
 
 SOURCES = (Target.CTR, Target.CVR, Target.REFUND_RATE, Target.GMV, Target.REFUND_VALUE_SHARE)
-_REFIT_HOURS = 24.0  # between fits of the corrector, which take a tenth of a second or more
-_MIN_REQUESTS = 200  # of a fit of the corrector, about 100 per component of its mixture
-_KEPT_REQUESTS = 4_000  # latest ones that the corrector is fitted on
+PLATFORM = {Target.CTR: "pctr", Target.CVR: "pcvr"}
+"""Entries of an observation with the platform's estimates; `<name>_std` is their noise."""
 
 
 class Estimates(NamedTuple):
@@ -36,7 +36,8 @@ class Stack:
     Args:
         sources: predictors by what is taken from them, of `SOURCES`; one may give several targets.
             With `REFUND_VALUE_SHARE` that share of GMV comes back, else the refund rate says so.
-        corrector: of the platform's CTR, by the noise that it shows; fitted on all bid requests.
+        correctors: of the platform's CTR and CVR, by the noise that it shows; fitted. Where there
+            is a predictor, too, its log-odds are the `base` of the correction.
         gmv_factor: on estimates of GMV, > 0: amounts by networks are medians, and list prices are
             those of one purchase (`WarmUp.gmv_factor`).
 
@@ -44,15 +45,15 @@ class Stack:
         privileged: whether a predictor is.
 
     Raises:
-        ValueError: a target that is not in `SOURCES` or that its predictor does not give, a CTR
-            both predicted and corrected, or a factor out of range.
+        ValueError: a target that is not in `SOURCES` or that its predictor does not give, a
+            corrector of something else than CTR and CVR, or a factor out of range.
     """
 
     def __init__(
         self,
         sources: Mapping[Target, Predictor] | None = None,
         *,
-        corrector: DenoiseBid | None = None,
+        correctors: Mapping[Target, DenoiseBid] | None = None,
         gmv_factor: float = 1.0,
     ) -> None:
         self.sources = {Target(name): source for name, source in (sources or {}).items()}
@@ -61,18 +62,18 @@ class Stack:
                 raise ValueError(f"sources: must be of {', '.join(SOURCES)}, got {target}")
             if target not in source.targets:
                 raise ValueError(f"sources: {type(source).__name__} does not estimate {target}")
-        if corrector is not None and Target.CTR in self.sources:
-            raise ValueError("corrector must be None if sources has a predictor of ctr")
+        self.correctors = {Target(name): one for name, one in (correctors or {}).items()}
+        if not self.correctors.keys() <= PLATFORM.keys():
+            names = ", ".join(self.correctors)
+            raise ValueError(f"correctors: must be of {', '.join(PLATFORM)}, got {names}")
         if not 0 < gmv_factor < np.inf:
             raise ValueError(f"gmv_factor must be > 0 and finite, got {gmv_factor}")
-        self.corrector, self.gmv_factor = corrector, gmv_factor
+        self.gmv_factor = gmv_factor
         # Each predictor once, in the order of the targets, whatever the order of `sources`.
         self.predictors = list(
             {id(p): p for t in SOURCES if (p := self.sources.get(t)) is not None}.values()
         )
         self.privileged = any(predictor.privileged for predictor in self.predictors)
-        self._requests = np.zeros((2, 0))  # log-odds of the platform's CTR, and their noise
-        self._fitted_at = -np.inf  # hours; infinite if the corrector is not fitted
 
     def attach(self, oracle: Any) -> None:
         """Gives privileged predictors access to the truth of an episode."""
@@ -80,30 +81,10 @@ class Stack:
             if predictor.privileged:
                 predictor.attach(oracle)  # pyright: ignore[reportAttributeAccessIssue]
 
-    def see(self, obs: Mapping[str, Any]) -> None:
-        """Takes note of the bid requests of an observation, won or not, for the corrector."""
-        if self.corrector is None:
-            return
-        real = np.asarray(obs["mask"]) > 0
-        noise = np.asarray(obs["pctr_std"], np.float64)[real]
-        new = np.stack([log_odds(np.asarray(obs["pctr"])[real]), noise])
-        self._requests = np.concatenate([self._requests, new], axis=1)[:, -_KEPT_REQUESTS:]
-        if np.isinf(self._fitted_at):
-            self._fit_corrector(0.0)
-
     def partial_fit(self, window: Window) -> None:
-        """Lets every predictor learn from a window, and fits the corrector anew once a day."""
+        """Lets every predictor learn from a window; corrections stay as they are."""
         for predictor in self.predictors:
             predictor.partial_fit(window)
-        if window.now_hours >= self._fitted_at + _REFIT_HOURS:
-            self._fit_corrector(window.now_hours)
-
-    def _fit_corrector(self, now_hours: float) -> None:
-        logit, noise = self._requests
-        if self.corrector is None or logit.size < _MIN_REQUESTS or not noise.any():
-            return
-        self.corrector.fit_logits(logit, noise)
-        self._fitted_at = now_hours
 
     def estimate(
         self, obs: Mapping[str, Any], impressions: Impressions, margin: float
@@ -119,11 +100,10 @@ class Stack:
         if not real.stop:  # a tick without impressions, or the end
             return Estimates(*np.zeros((len(Estimates._fields), size)))
         found = self._predicted(impressions, real)
-        if Target.CTR not in found:
-            found[Target.CTR] = self._platform_ctr(obs, real)
-        for target, default in ((Target.CVR, "pcvr"), (Target.GMV, "list_price")):
-            if target not in found:
-                found[target] = np.array(obs[default], np.float64)[real]
+        for target in PLATFORM:
+            found[target] = self._with_platform(target, obs, real, found.get(target))
+        if Target.GMV not in found:
+            found[Target.GMV] = np.array(obs["list_price"], np.float64)[real]
         found[Target.GMV] = np.minimum(self.gmv_factor * found[Target.GMV], MAX_MONEY)
         rate = found.setdefault(Target.REFUND_RATE, np.zeros(real.stop))
         value = compose_net_value(
@@ -134,7 +114,7 @@ class Stack:
 
     def _predicted(self, impressions: Impressions, real: slice) -> dict[Target, FloatArray]:
         """Means (n,) of the real impressions, of the targets that have a predictor."""
-        shown = Impressions._make(column[real] for column in impressions)
+        shown = rows_of(impressions, real)
         found: dict[Target, FloatArray] = {}
         for predictor in self.predictors:
             # The oracle answers for all slots of the current tick or for none.
@@ -144,9 +124,16 @@ class Stack:
                     found[target] = means[target].mean[real]
         return found
 
-    def _platform_ctr(self, obs: Mapping[str, Any], real: slice) -> FloatArray:
-        """The platform's CTR (n,), corrected as soon as the corrector knows enough."""
-        ctr = np.array(obs["pctr"], np.float64)[real]
-        if self.corrector is None or np.isinf(self._fitted_at):
-            return ctr
-        return self.corrector.correct_logits(log_odds(ctr), np.asarray(obs["pctr_std"])[real]).mean
+    def _with_platform(
+        self, target: Target, obs: Mapping[str, Any], real: slice, predicted: FloatArray | None
+    ) -> FloatArray:
+        """CTR or CVR (n,): predicted, the platform's, or the correction of one by the other."""
+        corrector, name = self.correctors.get(target), PLATFORM[target]
+        if corrector is None and predicted is not None:
+            return predicted
+        shown = np.array(obs[name], np.float64)[real]
+        if corrector is None:
+            return shown
+        base = 0.0 if predicted is None else log_odds(predicted)
+        noise = np.asarray(obs[f"{name}_std"], np.float64)[real]
+        return corrector.correct_logits(log_odds(shown), noise, base).mean

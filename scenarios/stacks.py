@@ -1,14 +1,14 @@
 """Stacks of estimates by name: the rungs of the ladder, each a step better than the one before."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from adsim.types import Target
+from adsim.types import Predictor, Target
 from predictors import OraclePredictor
-from predictors.denoise_bid import DenoiseBid
-from scenarios.stack import SOURCES, Stack
-from scenarios.warmup import WarmUp
-
-_CORRECTOR_POINTS = 400  # that a daily fit of the corrector uses: a tenth of a second
+from predictors.denoise_bid import DenoiseBid, log_odds
+from scenarios.requests import Requests
+from scenarios.stack import PLATFORM, SOURCES, Stack
+from scenarios.warmup import WarmUp, as_impressions
 
 
 class Rung(NamedTuple):
@@ -19,7 +19,7 @@ class Rung(NamedTuple):
     refunds: bool = False  # it tells the refund rate, too
     gmv: str = ""  # predictor of GMV; list prices without one
     backbone: str = "plain"  # of all networks
-    denoise: bool = False  # the platform's CTR is corrected
+    corrected: tuple[Target, ...] = ()  # of what the platform shows
 
 
 RUNGS = {
@@ -27,12 +27,18 @@ RUNGS = {
     "tesla": Rung("+ refunds: TESLA", "tesla", refunds=True),
     "reader": Rung("+ repurchases: READER", "tesla", refunds=True, gmv="reader"),
     "scenes": Rung("+ scenes: MI-DPG layers", "tesla", True, "reader", "mi_dpg"),
-    "full": Rung("+ DenoiseBid of CTR", "tesla", True, "reader", "mi_dpg", denoise=True),
+    "full": Rung(
+        "+ DenoiseBid", "tesla", True, "reader", "mi_dpg", corrected=(Target.CTR, Target.CVR)
+    ),
 }
 """Learned stacks, worst first."""
 
-STACKS = ("platform", *RUNGS, "oracle")
-"""All names: what the platform shows as it is, the rungs, and the truth (privileged)."""
+_OTHERS = {
+    "full_ctr": RUNGS["full"]._replace(about="CTR corrected only", corrected=(Target.CTR,)),
+}
+STACKS = ("platform", *RUNGS, *_OTHERS, "oracle")
+"""All names: what the platform shows as it is, the rungs, `full` but for the correction of the
+platform's CVR, and the truth (privileged)."""
 
 
 def make_stack(name: str, warm_up: WarmUp | None = None) -> Stack:
@@ -54,7 +60,7 @@ def make_stack(name: str, warm_up: WarmUp | None = None) -> Stack:
         return Stack({target: oracle for target in SOURCES if target in oracle.targets})
     if warm_up is None:
         raise ValueError(f"estimates {name!r} need a warm-up")
-    rung = RUNGS[name]
+    rung = (RUNGS | _OTHERS)[name]
     netcvr = warm_up.predictor(rung.netcvr, backbone=rung.backbone)
     sources: dict[Target, Any] = {Target.CVR: netcvr}
     if rung.refunds:
@@ -64,5 +70,27 @@ def make_stack(name: str, warm_up: WarmUp | None = None) -> Stack:
         factor = warm_up.gmv_factor(rung.gmv, backbone=rung.backbone)
     else:
         factor = warm_up.gmv_factor()
-    corrector = DenoiseBid(max_points=_CORRECTOR_POINTS) if rung.denoise else None
-    return Stack(sources, corrector=corrector, gmv_factor=factor)
+    correctors = {}
+    if rung.corrected:
+        correctors = fitted_correctors(rung.corrected, sources, warm_up.requests)
+    return Stack(sources, correctors=correctors, gmv_factor=factor)
+
+
+def fitted_correctors(
+    targets: Iterable[Target], sources: Mapping[Target, Predictor], requests: Requests
+) -> dict[Target, DenoiseBid]:
+    """Correctors of what the platform shows, fitted on requests of the time before the campaign.
+
+    Args:
+        targets: CTR, CVR or both.
+        sources: predictors by target; what they estimate is the `base` of the correction.
+        requests: of the campaign's world.
+    """
+    found: dict[Target, DenoiseBid] = {}
+    for target in targets:
+        name, source, base = PLATFORM[target], sources.get(target), 0.0
+        if source is not None:
+            base = log_odds(source.predict(as_impressions(requests.features))[target].mean)
+        shown, noise = (getattr(requests, part) for part in (name, f"{name}_std"))
+        found[target] = DenoiseBid().fit_logits(log_odds(shown), noise, base)
+    return found

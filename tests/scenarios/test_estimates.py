@@ -14,7 +14,10 @@ from predictors import OraclePredictor
 from predictors.denoise_bid import DenoiseBid
 from scenarios.build import make_agent, make_auction_env, make_pacing_env
 from scenarios.estimates import EstimatesWrapper, estimation_loss
+from scenarios.requests import sample_requests
+from scenarios.schema import load
 from scenarios.stack import SOURCES, Estimates, Stack
+from scenarios.stacks import fitted_correctors
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -129,7 +132,9 @@ def test_corrector_shrinks_noisy_click_rates():
     # Log-odds of CTR .4 with sd 1 of noise: the best estimate has less variance than the noisy one.
     noisy = {"platform_noise.ctr_sd": 1.0, "traffic.impressions_per_tick": 1_000}
     sized = {"traffic.slots_per_tick": 2048, "time.num_ticks": 3}
-    wrapper = EstimatesWrapper(env(**noisy, **sized), Stack(corrector=DenoiseBid()))
+    requests = sample_requests(load("default", SMALL | noisy | sized).world)
+    stack = Stack(correctors=fitted_correctors([Target.CTR], {}, requests))
+    wrapper = EstimatesWrapper(env(**noisy, **sized), stack)
     obs, _ = wrapper.reset(seed=0)
     real = obs["mask"] > 0
     truth = wrapper.unwrapped.oracle().click_probability()[real]
@@ -142,7 +147,7 @@ def test_corrector_shrinks_noisy_click_rates():
     [
         (lambda: Stack({Target.NET_CVR: OraclePredictor()}), "sources: must be of"),
         (lambda: Stack({Target.GMV: Spy()}), "Spy does not estimate gmv"),
-        (lambda: Stack({Target.CTR: OraclePredictor()}, corrector=DenoiseBid()), "corrector"),
+        (lambda: Stack(correctors={Target.GMV: DenoiseBid()}), "correctors: must be of"),
         (lambda: Stack(gmv_factor=0.0), "gmv_factor must be > 0"),
         (lambda: EstimatesWrapper(make_pacing_env(overrides=SMALL), Stack()), "Auction-v0"),
         (lambda: EstimatesWrapper(env(), Stack(), learn_every=-1), "learn_every"),
