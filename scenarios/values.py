@@ -32,8 +32,9 @@ _REQUESTED = {"pctr": PCTR, "pctr_std": PCTR_STD, "pcvr": PCVR, "pcvr_std": PCVR
 class FrozenValues:
     """Estimates of E worlds by one stack that does not learn: one call for all of them.
 
-    Networks multiply matrices, which round a row's result according to the rows around it:
-    estimates of the same impression in batches of other rows agree to about 1e-6, not bit for bit.
+    Products of matrices are rounded in a way that depends on the number of rows. Estimates by
+    networks of an impression in one batch with those of other worlds agree with those of its world
+    alone to about 1e-6, not bit for bit; to ask world by world takes twice the time.
 
     Args:
         stack: ready for the campaign; its corrector is fitted, if it has one. Privileged ones are
