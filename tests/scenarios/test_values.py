@@ -1,5 +1,6 @@
 """Estimates as the value source of environments: frozen for many worlds, learning for one."""
 
+import pickle
 import warnings
 from functools import cache, partial
 
@@ -7,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from gymnasium.vector import SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from small_stacks import GMV, NETCVR, SIZE, SMALL, small_warm_up
 from threads import one_thread
 
@@ -86,14 +87,14 @@ STACKS = {
 }
 
 
-def frozen(kind, stack, num_envs=None, **overrides):
+def frozen(kind, stack, num_envs=None, mode=AutoresetMode.NEXT_STEP, **overrides):
     """An environment, or a vector one, with frozen estimates."""
     world = make_world(load("default", SMALL | overrides).world, num_envs or 1)
     rehearse(stack, world)
     source = FrozenValues(stack, world)
     if num_envs:
         vector = {"auction": AuctionVectorEnv, "pacing": PacingVectorEnv}[kind]
-        return vector(world, value_source=source)
+        return vector(world, mode, value_source=source)
     return {"auction": AuctionEnv, "pacing": PacingEnv}[kind](world, value_source=source)
 
 
@@ -113,14 +114,15 @@ def plain(value):
 # --- frozen ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("reward", ["cash", "estimated"])
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
 @pytest.mark.parametrize("kind", ["auction", "pacing"])
 @pytest.mark.parametrize("name", ["platform", "fields", "oracle"])
-def test_vector_environment_equals_single_ones(kind, name, reward):
-    options = NOISY | {"reward": reward}
-    vector = frozen(kind, STACKS[name](), NUM_ENVS, **options)
+def test_vector_environment_equals_single_ones(kind, name, mode):
+    options = NOISY | {"reward": "estimated"}
+    vector = frozen(kind, STACKS[name](), NUM_ENVS, mode, **options)
     singles = SyncVectorEnv(
-        [lambda: frozen(kind, STACKS[name](), **options) for _ in range(NUM_ENVS)]
+        [lambda: frozen(kind, STACKS[name](), **options) for _ in range(NUM_ENVS)],
+        autoreset_mode=mode,
     )
     assert vector.observation_space == singles.observation_space
     mine, theirs = vector.reset(seed=2), singles.reset(seed=2)
@@ -217,6 +219,15 @@ def test_without_noise_there_is_nothing_to_correct():
     np.testing.assert_array_equal(obs["ctr"], obs["pctr"])
 
 
+def test_environments_with_estimates_pickle():
+    env = frozen("pacing", oracle())
+    env.reset(seed=0)
+    env.step(np.array([0.1]))
+    other = pickle.loads(pickle.dumps(env))
+    for _ in range(3):
+        assert find_difference(env.step(np.array([0.2])), other.step(np.array([0.2]))) is None
+
+
 # --- learning ----------------------------------------------------------------------------------
 
 
@@ -226,14 +237,15 @@ def test_learning_values_are_those_of_the_wrapper(corrected):
         corrector = DenoiseBid(max_points=200) if corrected else None
         return Stack(networks(), corrector=corrector)
 
-    world = make_world(load("default", SMALL | NOISY).world)
+    overrides = SMALL | NOISY | {"time.num_ticks": 5}
+    world = make_world(load("default", overrides).world)
     env = PacingEnv(world, value_source=LearningValues(stack(), world))
-    wrapper = EstimatesWrapper(make_auction_env(overrides=SMALL | NOISY), stack())
+    wrapper = EstimatesWrapper(make_auction_env(overrides=overrides), stack())
     for seed in (1, 2):  # the second episode starts from the given stack, too
         env.reset(seed=seed)
         obs, _ = wrapper.reset(seed=seed)
         learned = [obs["expected_net_value"]]
-        for _ in range(8):
+        for _ in range(5):
             np.testing.assert_array_equal(env.view.values()[0], learned[-1])
             env.step(np.array([0.0]))
             bids = np.minimum(obs["expected_net_value"], 100.0)
