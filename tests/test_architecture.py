@@ -53,6 +53,7 @@ ADSIM_ORDER = (
     "clicklog",
     "impressionlog",
     "purchaselog",
+    "compare",
     "checks",
 )
 
