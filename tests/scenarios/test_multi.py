@@ -212,6 +212,24 @@ def test_feedback_is_of_own_clicks_only():
     assert min(map(len, own.values())) > 0
 
 
+def test_nothing_is_told_of_what_happens_to_the_others():
+    # Other outcomes of campaign_1, whose bids are the same: campaign_0 cannot tell.
+    seen = []
+    for change in (0, 1):
+        env = make()
+        env.reset(seed=3)
+        env.world.seeds[1] += np.uint64(change)
+        steps = []
+        while env.agents:
+            steps.append(env.step(flat(env, campaign_0=3, campaign_1=5)))
+        seen.append(
+            [[part[agent] for part in step] for agent in env.possible_agents for step in steps]
+        )
+    half = len(seen[0]) // 2
+    assert find_difference(seen[0][:half], seen[1][:half]) is None
+    assert find_difference(seen[0][half:], seen[1][half:]) is not None
+
+
 def test_outcomes_belong_to_impression_and_campaign():
     # Outbidding the others changes what campaign_1 wins, not what becomes of what it wins.
     clicks, wins = [], []
