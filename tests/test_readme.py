@@ -238,7 +238,15 @@ def test_command_line_parses(page, line):
 def test_documentation_shows_every_command():
     shown = {tuple(parse(line)[0]) for _, line in ADSIM_LINES}
     assert shown == {
-        *(("run",), ("replay", "ipinyou"), ("data", "describe"), ("list",), ("show",), ("schema",)),
+        *(
+            ("run",),
+            ("replay", "ipinyou"),
+            ("data", "describe"),
+            ("data", "trajectories"),
+            ("list",),
+            ("show",),
+            ("schema",),
+        ),
         *(("bench", name) for name in ("speed", "netcvr", "gmv", "scenes", "denoise")),
     }
 

@@ -177,12 +177,18 @@ CASES = {
 
 
 class Case:
-    """One tick of two worlds of a population market, ready to clear."""
+    """One tick of two worlds of a population market, ready to clear.
 
-    worlds, tick = np.arange(2), np.array([0, 30])
+    With `controlled` = 2 the worlds are two campaigns that share the auctions of one tick.
+    """
+
+    worlds = np.arange(2)
     seeds = np.array([3, 2**62 + 1], dtype=np.uint64)
 
-    def __init__(self, market, budget=1e3):
+    def __init__(self, market, budget=1e3, controlled=1):
+        self.controlled = controlled
+        self.tick = np.array([0, 30]) if controlled == 1 else np.array([30, 30])
+        self.auctions = self.worlds[::controlled]
         population = {"n_advertisers": NUM_ADS, "noise_sd": 0.5}
         self.config = WorldConfig(
             traffic={"impressions_per_tick": 60.0, "profile": "flat"},
@@ -190,7 +196,7 @@ class Case:
             market={"kind": "population", "population": population, **market},
             platform_noise={"ctr_sd": 0.3},
         )
-        source = SyntheticSource(self.config, 2)
+        source = SyntheticSource(self.config, 2, shared=controlled > 1)
         source.reset(self.worlds, self.seeds)
         shape = (2, source.num_slots)
         self.drawn = Draw(
@@ -228,10 +234,17 @@ class Case:
         out, floats = self.outputs(), self.drawn.floats.copy()
         market = self.config.market
         clear_population(
-            *(self.worlds, self.seeds, self.tick, self.drawn.filled, floats, self.drawn.ints),
+            *(self.auctions, self.seeds, self.tick, self.drawn.filled, floats, self.drawn.ints),
             *(self.tables, self.field, self.shift_click, self.shift_value, self.bids),
-            *(self.multiplier, out["left"], market.reserve, self.mechanism, self.per_click),
-            *(self.exposure, market.reveal == "all", out["rival_scores"], True, out["won"]),
+            *(self.multiplier, out["left"], self.controlled, market.reserve, self.mechanism),
+            *(
+                self.per_click,
+                self.exposure,
+                market.reveal == "all",
+                out["rival_scores"],
+                True,
+                out["won"],
+            ),
             *(out["price"], out["clicked"], out["slot"], out["totals"]),
         )
         out["best"][:] = floats[PRICE]
@@ -256,61 +269,70 @@ class Case:
     def twin(self):
         """The same tick, one auction after the other, as the rules read."""
         out = self.outputs()
-        for e in self.worlds:
+        for e in self.auctions:
             for i in range(int(self.drawn.filled[e])):
                 self.twin_auction(out, e, i)
         return out
 
+    def account(self, e, a):
+        """Where an advertiser's budget is."""
+        return (e + a, 0) if a < self.controlled else (e, a)
+
     def twin_auction(self, out, e, i):
         market, floats, slots = self.config.market, self.drawn.floats, self.exposure.size
-        pctr = floats[PCTR, e, i]
-        left = out["left"][e]
+        left, own = out["left"], range(self.controlled)
         chance, bid = self.rival_bids(e, i)
         if self.per_click:
-            scores = np.minimum(bid, left.astype(f32)) * chance
+            scores = np.minimum(bid, left[e].astype(f32)) * chance
         else:
-            scores = np.minimum(bid * chance, left.astype(f32))
+            scores = np.minimum(bid * chance, left[e].astype(f32))
         scores = scores.astype(np.float64)
-        own = min(self.bids[e, i], left[0])
-        scores[0] = own * pctr if self.per_click else own
+        # Per click bids are ranked and prices due per click; per impression as if pCTR were 1.
+        pctr = floats[PCTR, :, i] if self.per_click else np.ones(2)
+        for a in own:
+            scores[a] = min(self.bids[e + a, i], left[e + a, 0]) * pctr[e + a]
         scores[scores < market.reserve] = 0.0
         ranked = [a for a in np.argsort(-scores, kind="stable") if scores[a] > 0]
-        rivals = [scores[a] for a in ranked if a != 0][:slots]
+        rivals = [scores[a] for a in ranked if a not in own][:slots]
         out["rival_scores"][e, i, : len(rivals)] = rivals
-        out["best"][e, i] = max([*rivals[:1], market.reserve])
         padded = np.array([*(scores[a] for a in ranked), *(0.0,) * (slots + 1)])
         due = [
             compiled_payment(self.mechanism, padded, market.reserve, self.exposure, j)
             for j in range(slots)
         ]
-        if market.reveal == "all":
-            lowest = max(padded[slots - 1], market.reserve)
-            out["price"][e, i] = lowest / (pctr if self.per_click else 1.0)
+        for a in own:
+            others = [scores[b] for b in ranked if b != a]
+            out["best"][e + a, i] = max([*others[:1], market.reserve])
+            if market.reveal == "all":
+                out["price"][e + a, i] = max(padded[slots - 1], market.reserve) / pctr[e + a]
         ids = np.array([int(self.tick[e]) * ID_STRIDE + i])
-        draw = lambda stream, block=0: uniforms(int(self.seeds[e]), stream, ids, block)[0]  # noqa: E731
+        draw = lambda row, stream, block=0: uniforms(int(self.seeds[row]), stream, ids, block)[0]  # noqa: E731
         for j, a in enumerate(ranked[:slots]):
-            out["slot"][e, i] = j if a == 0 else out["slot"][e, i]
-            if draw(Stream.EXPOSURE, j // 4)[j % 4] >= self.exposure[j]:
+            row, column = self.account(e, a)
+            if a in own:
+                out["slot"][row, i] = j
+            if draw(e, Stream.EXPOSURE, j // 4)[j % 4] >= self.exposure[j]:
                 continue
-            if a == 0:
-                cost = min(due[j] / (pctr if self.per_click else 1.0), own)
-                clicked = draw(Stream.OUTCOME)[0] < floats[P_CLICK, e, i]
-                out["won"][e, i], out["price"][e, i], out["clicked"][e, i] = True, cost, clicked
+            if a in own:
+                cost = min(due[j] / pctr[row], self.bids[row, i], left[row, 0])
+                clicked = draw(row, Stream.OUTCOME)[0] < floats[P_CLICK, row, i]
+                out["won"][row, i], out["price"][row, i] = True, cost
+                out["clicked"][row, i] = clicked
                 cost *= clicked or not self.per_click
-                out["totals"][e, [WINS, CLICKS, SPEND]] += (1, clicked, cost)
+                out["totals"][row, [WINS, CLICKS, SPEND]] += (1, clicked, cost)
             elif self.per_click:
-                clicked = draw(Stream.RIVAL_CLICK, int(a))[0] < chance[a]
+                clicked = draw(e, Stream.RIVAL_CLICK, int(a))[0] < chance[a]
                 cost = due[j] / np.float64(chance[a]) if clicked else 0.0
             else:
                 cost = due[j]
-            cost = min(cost, left[a])
-            left[a] -= cost
+            left[row, column] -= min(cost, left[row, column])
 
 
 @pytest.mark.parametrize("budget", [1e3, 0.05])
 @pytest.mark.parametrize("market", CASES.values(), ids=CASES)
-def test_clear_population_equals_its_twin(market, budget):
-    case = Case(market, budget)
+@pytest.mark.parametrize("controlled", [1, 2])
+def test_clear_population_equals_its_twin(market, budget, controlled):
+    case = Case(market, budget, controlled)
     found, expected = case.run(), case.twin()
     assert found["won"].sum() >= (10 if budget == 1e3 else 0)
     for name, value in expected.items():
