@@ -389,12 +389,8 @@ class World:
         recorded = part("recorded")
         for world in worlds:
             ticks = range(sum(key.startswith(f"price.{world}.") for key in recorded))
-            self.recorded[world] = Recorded(
-                *(
-                    [recorded[f"{name}.{world}.{tick}"] for tick in ticks]
-                    for name in Recorded._fields
-                )
-            )
+            columns = ([recorded[f"{n}.{world}.{t}"] for t in ticks] for n in Recorded._fields)
+            self.recorded[world] = Recorded(*columns)
         for name in ("ledger", "credits", "queue", "log"):
             getattr(self, name).set_state(part(name))
         if self.rivals is not None:
