@@ -2,8 +2,10 @@
 
 A click is worth what is predicted of it until a window has closed; then what happened takes the
 place of that part of the prediction. So conversions, which come hours or days late, are never
-counted as missing before their time. How often they fell short so far scales what is predicted of
-impressions still to be bought.
+counted as missing before their time. Clicks per predicted click so far scale all predictions, and
+those of the platform are also scaled by conversions, and kept ones, per predicted one. Estimates
+that learn from the campaign are not: they follow the same feedback themselves, and what was wrong
+with them when the clicks that are final now were bought would be corrected twice.
 
 Reconstruction: papers on constrained bidding take values to be known when the auction is won.
 Formulas: docs/agents.md, "Correction by matured feedback".
@@ -39,6 +41,7 @@ class Predictions(NamedTuple):
     cvr: FloatArray  # probability of a conversion, given a click
     keep: FloatArray  # probability that a conversion is not refunded
     net_gmv: FloatArray  # expected GMV less refunds of showing it, currency
+    learned: bool  # the estimates follow the campaign's feedback themselves
 
     @property
     def prospects(self) -> Prospects:
@@ -55,7 +58,7 @@ def predictions(obs: dict[str, Any], margin: float) -> Predictions:
     cvr = np.asarray(obs.get("cvr", obs["pcvr"]), np.float64)
     refund_rate = np.asarray(obs.get("refund_rate", np.zeros(cvr.shape)), np.float64)
     net_gmv = impression_value(obs, margin) / margin
-    return Predictions(click_probability(obs), cvr, 1.0 - refund_rate, net_gmv)
+    return Predictions(click_probability(obs), cvr, 1.0 - refund_rate, net_gmv, "cvr" in obs)
 
 
 def history_prospects(market: Landscape, obs: dict[str, Any], margin: float) -> Prospects:
@@ -87,6 +90,7 @@ class OutcomeBook:
     def __init__(self, campaign: Campaign) -> None:
         self._windows, self._tick_hours = campaign.windows, campaign.tick_hours
         self._now = 0.0  # hours of the campaign played
+        self._learned = False  # see `Predictions`
         self._shown = np.zeros(2)  # predicted clicks of the won impressions, and clicks
         self._id = np.zeros(0, np.int64)  # (C,) clicks, increasing
         self._since = np.zeros(0)  # (C,) hours
@@ -98,6 +102,7 @@ class OutcomeBook:
     def update(self, shown: Predictions, result: AuctionResult, feedback: EventBatch) -> None:
         """Takes in a tick: its predictions and results (M,), and the events (N,) that were seen."""
         self._now += self._tick_hours
+        self._learned = shown.learned
         rows = np.flatnonzero(result.won & result.clicked)
         self._shown += np.sum(shown.ctr, where=result.won), rows.size
         of_click = feedback.kind == EventKind.CLICK
@@ -129,6 +134,8 @@ class OutcomeBook:
         converted, known, final = self._closed()
         cvr, keep, _ = self._predicted
         clicks = _ratio(self._shown[1], self._shown[0])
+        if self._learned:
+            return Prospects(*(np.array(clicks) for _ in Prospects._fields))
         converts = _ratio(np.sum(converted & known), np.sum(cvr, where=known))
         stays = _ratio(np.sum(final & ~self._refunded), np.sum(keep, where=final))
         kept = clicks * converts * stays

@@ -47,7 +47,7 @@ class Preset(NamedTuple):
 PRESETS = {
     "quick": Preset(
         ("default", "first_price"),
-        ("dual", "dual_cpc", "dual_cpa", "dual_roas", "shading", "linear", "hindsight"),
+        ("dual", "dual_cpc", "dual_cpa", "dual_roas", "shading", "hindsight"),
         3,
     ),
     "full": Preset(

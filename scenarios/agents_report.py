@@ -16,7 +16,7 @@ from scenarios.plots import SMALL_SIZE, dressed, new_figure, save_figure
 from scenarios.results import CONFIDENCE, Interval, summarise
 
 Row = dict[str, Any]
-TOLERANCE = 0.02  # of the expected violation, before it is marked
+TOLERANCE = 0.05  # of the violation, before it is marked
 _TITLES = {
     "budget": "budget only",
     "cpc": "cap on CPC",
@@ -132,8 +132,8 @@ def _bound_row(bounds: Any, constraint: str, targets: Targets) -> Row:
 
 
 def is_violated(row: Row) -> bool:
-    """Whether the target was missed by more than the tolerance, outcomes' luck apart."""
-    return row["agent"] != BOUND and row["expected_violation"] > TOLERANCE
+    """Whether the target was missed by more than the tolerance, when all had matured."""
+    return row.get("violation", 0.0) > TOLERANCE
 
 
 def print_rows(rows: Sequence[Row]) -> None:
@@ -173,8 +173,9 @@ def _cells(row: Row) -> list[str]:
         console.number(100 * row["share_of_hindsight"], 1) + " %",
         console.with_interval(
             100 * violation, percent["violation_low"], percent["violation_high"], 1
-        ),
-        console.number(100 * row["expected_violation"], 1) + ("!" if is_violated(row) else ""),
+        )
+        + ("!" if is_violated(row) else ""),
+        console.number(100 * row["expected_violation"], 1),
         console.number(100 * row["spend_share"], 1) + " %",
     ]
 
@@ -183,7 +184,7 @@ def _note(part: Sequence[Row]) -> str:
     note = "Means with 95 % t intervals over seeds; differences are paired."
     if part[0]["constraint"] != "budget":
         note += " Violation: cost over what outcomes allowed, less 1, %, when all has matured."
-        note += f" !: more than {TOLERANCE:.0%} in expectation."
+        note += f" !: more than {TOLERANCE:.0%}."
     if part[0]["bound"] == "budget only":
         note += " Hindsight: of the budget alone, at the prices of each agent's own run."
     return note
@@ -246,7 +247,7 @@ def plot(rows: Sequence[Row]) -> Figure:
     seeds = max(row["seeds"] for row in rows)
     title = f"Expected net value, % of the hindsight bound: mean of {seeds} seeds"
     if len(shown) > 1 or "budget" not in shown:
-        title += f"\ngrey, ×: misses the target by more than {TOLERANCE:.0%} in expectation"
+        title += f"\ngrey, ×: misses the target by more than {TOLERANCE:.0%} when all has matured"
     figure.suptitle(title, fontsize=10.5)
     return figure
 

@@ -299,7 +299,7 @@ def bench_denoise(
 def bench_agents(
     preset: Annotated[
         str,
-        typer.Option(help="quick: 6 agents, 2 scenarios, 3 seeds. full: all, 10 seeds."),
+        typer.Option(help="quick: 5 agents, 2 scenarios, 3 seeds. full: all, 10 seeds."),
     ] = "quick",
     scenarios: ScenariosOption = None,
     constraints: Annotated[

@@ -239,7 +239,7 @@ def test_documentation_shows_every_command():
     shown = {tuple(parse(line)[0]) for _, line in ADSIM_LINES}
     assert shown == {
         *(("run",), ("replay", "ipinyou"), ("data", "describe"), ("list",), ("show",), ("schema",)),
-        *(("bench", name) for name in ("speed", "netcvr", "gmv", "scenes", "denoise")),
+        *(("bench", name) for name in ("speed", "netcvr", "gmv", "scenes", "denoise", "agents")),
     }
 
 

@@ -47,7 +47,7 @@ def test_campaigns_are_played_once_for_all_targets_that_do_not_matter(small):
     assert [(p.agent, p.constraint) for p in plays] == [
         ("dual", "budget"),
         *((name, target) for name, target in TARGET_OF.items()),
-        *(("shading", "budget"), ("linear", "budget")),
+        ("shading", "budget"),
         *((BOUND, constraint) for constraint in CONSTRAINTS),
     ]
 
@@ -130,17 +130,17 @@ def test_command_writes_tables_and_a_figure_and_goes_on(small, tmp_path):
     assert status == 0
     rows = json.loads(text)["rows"]
     agents = [row["agent"] for row in rows if row["constraint"] == "net_cpa"]
-    assert agents == ["dual", "dual_cpa", "shading", "linear", BOUND]
+    assert agents == ["dual", "dual_cpa", "shading", BOUND]
     for row in rows:
         assert row["seeds"] == 2
         assert 0 < row["spend_share"] <= 1 + 1e-9
         assert (row["target"] is None) == (row["constraint"] == "budget")
     assert len(pd.read_parquet(out / "table.parquet")) == len(rows)
-    assert len(pd.read_parquet(out / "trials.parquet")) == 2 * (3 + 3 + 4)
+    assert len(pd.read_parquet(out / "trials.parquet")) == 2 * (2 + 3 + 4)
     assert (out / "shares.png").stat().st_size > 10_000
     status, again, errors = adsim(*options)
     assert (status, json.loads(again)["rows"]) == (0, rows)
-    assert "bench agents: 20 of 20 taken from" in errors
+    assert "bench agents: 18 of 18 taken from" in errors
     assert json.loads((out / "table.json").read_text())["settings"]["played"] == 0
 
 
