@@ -22,7 +22,17 @@ from predictors import (
     TeslaConfig,
 )
 from predictors.delivery import RULES
-from scenarios import denoise, denoise_report, gmv, load, names, netcvr, scenes
+from scenarios import (
+    agents_bench,
+    agents_tasks,
+    denoise,
+    denoise_report,
+    gmv,
+    load,
+    names,
+    netcvr,
+    scenes,
+)
 from scenarios.cli import app
 from scenarios.results import summarise
 from scenarios.run import run
@@ -385,3 +395,11 @@ def test_every_entry_of_the_environments_is_described():
     _, info = gym.make("adsim/Pacing-v0", overrides=TINY).reset(seed=0)
     for name in (*PacingFeatures._fields, *info):
         assert f"`{name}`" in section(text, "Pacing-v0")
+
+
+def test_every_constraint_agent_and_preset_of_the_agents_benchmark_is_described():
+    text = section((ROOT / "docs" / "benchmarks.md").read_text(), "Agents")
+    names_of = {name for preset in agents_bench.PRESETS.values() for name in preset.scenarios}
+    for name in (*agents_tasks.CONSTRAINTS, *agents_bench.PRESETS, *agents_tasks.TARGET_OF):
+        assert f"`{name}`" in text
+    assert [name for name in names_of if f"`{name}`" not in text] == []
