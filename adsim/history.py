@@ -6,7 +6,7 @@ import numpy as np
 
 from adsim.kernels import PCTR, PRICE, VALUE, Draw
 from adsim.rng import Stream, campaign_seeds, derive
-from adsim.types import Campaign, FloatArray, PriceHistory, Targets
+from adsim.types import AttributionWindows, Campaign, FloatArray, PriceHistory, Targets
 from adsim.world import World
 
 _VISITED_TICKS = 48  # of the period before: its days and hours are all in it
@@ -127,4 +127,5 @@ def _terms(world: World, history: PriceHistory) -> Campaign:
         max_bid=terms.max_bid,
         mechanism=config.market.mechanism,
         charge=config.market.charge,
+        windows=AttributionWindows(**config.windows.model_dump()),
     )

@@ -23,6 +23,15 @@ class Truth(NamedTuple):
     net_value: FloatArray  # (M,) margin x p_click x net_gmv: of a shown impression, currency
 
 
+class EpisodeMarket(NamedTuple):
+    """All auctions of an episode: expectations of winning each of them."""
+
+    value: FloatArray  # (N,) net value before the price, currency
+    cost: FloatArray  # (N,) what winning costs at the price to beat, currency
+    clicks: FloatArray  # (N,) clicks
+    kept: FloatArray  # (N,) conversions that are not refunded
+
+
 class Oracle:
     """Privileged view of one world.
 
@@ -96,20 +105,36 @@ class Oracle:
             )
         return self.hindsight().multiplier
 
-    def _planned_bound(self) -> Knapsack:
-        """Draws the whole episode ahead, on scratch arrays."""
+    def episode_market(self) -> EpisodeMarket:
+        """All auctions of the episode, known in advance: drawn ahead, on scratch arrays.
+
+        Raises:
+            ValueError: population market, whose prices depend on the bids.
+        """
         world, rows = self._world, np.array([self._index])
-        tick, values, prices, ratios = world.tick.copy(), [], [], []
+        config = world.config
+        if config.market.kind == "population":
+            raise ValueError("the auctions of a population market are not known in advance")
+        exposure = float(np.max(config.market.exposure))  # of the one slot there is
+        tick, parts = world.tick.copy(), []
         for t in range(world.num_ticks):
             drawn = world.empty_draw()
             tick[self._index] = t
             world.source.draw(rows, world.seeds, tick, drawn)
             n = int(drawn.filled[self._index])
-            truth = world.source.truth(rows, tick, drawn)[:, self._index, :n]
-            values.append(truth[0] * truth[4])
-            prices.append(drawn.floats[PRICE, self._index, :n])
-            ratios.append(world.cost_ratio(drawn, self._index))
-        return self._solve(*(np.concatenate(part) for part in (values, prices, ratios)))
+            p_click, p_convert, p_refund, _, net_gmv = world.source.truth(rows, tick, drawn)[
+                :, self._index, :n
+            ]
+            price = np.maximum(drawn.floats[PRICE, self._index, :n], config.market.reserve)
+            cost = world.cost_ratio(drawn, self._index) * price
+            kept = p_click * p_convert * (1.0 - p_refund)
+            value = config.campaign.margin * p_click * net_gmv
+            parts.append(np.stack([value, cost, p_click, kept]))
+        return EpisodeMarket(*(exposure * np.concatenate(parts, axis=1)))
+
+    def _planned_bound(self) -> Knapsack:
+        market = self.episode_market()
+        return fractional_knapsack(market.value, market.cost, self._world.config.campaign.budget)
 
     def _recorded_bound(self) -> Knapsack:
         world, recorded = self._world, self._world.recorded[self._index]

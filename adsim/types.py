@@ -110,6 +110,14 @@ class Targets(NamedTuple):
     net_roas: float = 0.0  # lowest (GMV - refunds) / spend
 
 
+class AttributionWindows(NamedTuple):
+    """How long events count, hours, each window from its own origin."""
+
+    conversion_hours: float = float("inf")  # click to first purchase
+    gmv_hours: float = float("inf")  # click to any purchase
+    refund_hours: float = float("inf")  # purchase to its refund
+
+
 class Campaign(NamedTuple):
     """What an agent is told before the campaign starts."""
 
@@ -123,6 +131,7 @@ class Campaign(NamedTuple):
     max_bid: float  # currency; upper end of the action space
     mechanism: str  # first_price, second_price, gsp or vcg
     charge: str  # "impression" or "click": the unit that bids and prices refer to
+    windows: AttributionWindows = AttributionWindows()  # when feedback is final; default: unknown
 
 
 class Estimate(NamedTuple):

@@ -1,6 +1,6 @@
 """Bidding agents, by name. Imports NumPy and `adsim.types` only."""
 
-from agents.constrained import CPCPacingAgent, RoasPacingAgent
+from agents.constrained import CPAPacingAgent, CPCPacingAgent, RoasPacingAgent
 from agents.hindsight import HindsightAgent
 from agents.optimal import ORTB1Agent, ORTB2Agent
 from agents.pacing import AdaptivePacingAgent, DualPacingAgent, PIDPacingAgent
@@ -16,6 +16,7 @@ AGENTS: dict[str, type] = {
     "adaptive": AdaptivePacingAgent,
     "dual": DualPacingAgent,
     "dual_cpc": CPCPacingAgent,
+    "dual_cpa": CPAPacingAgent,
     "dual_roas": RoasPacingAgent,
     "shading": ShadingAgent,
     "ortb1": ORTB1Agent,

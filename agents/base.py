@@ -36,6 +36,11 @@ def platform_value(obs: dict[str, Any], margin: float) -> FloatArray:
     return pctr * obs["pcvr"] * obs["list_price"] * margin
 
 
+def click_probability(obs: dict[str, Any]) -> FloatArray:
+    """CTR (M,): the entry `ctr` of the observation, if present, else the platform's."""
+    return np.asarray(obs.get("ctr", obs["pctr"]), np.float64)
+
+
 def finalise(
     bid: FloatArray, obs: dict[str, Any], campaign: Campaign, *, integer: bool = False
 ) -> FloatArray:
@@ -43,7 +48,7 @@ def finalise(
 
     Args:
         bid: wished bids (M,), currency per shown impression.
-        obs: observation of Auction-v0 (mask, budget_left, pctr).
+        obs: observation of Auction-v0 (mask, budget_left, pctr, and ctr where present).
         campaign: gives max_bid and the unit of bids.
         integer: round down to whole currency units.
 
@@ -51,8 +56,10 @@ def finalise(
         Bids (M,) in the campaign's unit, in [0, min(max_bid, budget_left)], 0 in padding.
     """
     if campaign.charge == "click":
-        pctr = np.asarray(obs["pctr"], np.float64)
-        bid = np.where(pctr > 0, bid / np.maximum(pctr, TINY), 0.0)
+        # By the CTR that the value was made with: what is bid is the value of a click, and a price
+        # per click is due as often as there are clicks, whatever the platform ranks by.
+        ctr = click_probability(obs)
+        bid = np.where(ctr > 0, bid / np.maximum(ctr, TINY), 0.0)
     if integer:
         bid = np.floor(bid)
     limit = min(campaign.max_bid, float(obs["budget_left"][0]))

@@ -1,4 +1,4 @@
-"""Dual pacing under a second constraint: an average CPC cap or a return-on-spend floor.
+"""Dual pacing under a second constraint: a cap on CPC or net CPA, or a return-on-spend floor.
 
 Sources: X. Yang et al., "Bid Optimization by Multivariable Control in Display Advertising", KDD
 2019, arXiv:1905.10928 (the linear programme with a budget and a CPC cap, and its bid); the updates
@@ -6,15 +6,17 @@ of S. Balseiro, H. Lu, V. Mirrokni, Operations Research 71(1), 2023; the return-
 after Z. Feng, S. Padmanabhan, D. Wang, "Online Bidding Algorithms for Return-on-Spend Constrained
 Advertisers", WWW 2023, arXiv:2208.13713. Formulas: docs/agents.md, "Constrained pacing".
 
-Both constraints have the form sum x (w - credit) <= 0 with price w and a credit in currency:
-C per click for a CPC cap C, net GMV / R for a net return R. For the net objective sum x (v - w),
-with lambda the dual of the budget and q that of the constraint, one buys where
+All constraints have the form sum x (w - credit) <= 0 with price w and a credit in currency:
+C per click for a CPC cap C, C per kept conversion for a cap on net CPA, net GMV / R for a net
+return R. For the net objective sum x (v - w), with lambda the dual of the budget and q that of the
+constraint, one buys where
 
     w < bid = (v + q credit) / (1 + lambda + q).
 
 Reconstruction: the papers maximise value (no 1 in the denominator); the objective v - w puts it
 there. As in `agents.pacing` duals move once per tick, towards re-solved targets:
-an excess of cost over credit so far is made up for by the rest of the campaign.
+an excess of cost over credit so far is made up for by the rest of the campaign. Credit is expected
+net outcomes, corrected as feedback matures (`agents.outcomes`).
 """
 
 import math
@@ -22,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from adsim.types import AuctionResult, Campaign, FloatArray
+from adsim.types import Campaign, FloatArray
 from agents.base import (
     TINY,
     check_campaign,
@@ -32,6 +34,7 @@ from agents.base import (
     tick_spend,
 )
 from agents.history import Landscape, bisect, budget_rate, expected_spend, landscape
+from agents.outcomes import OutcomeBook, Predictions, Prospects, history_prospects, predictions
 from agents.pacing import NoiseScale, SpendMeter, mirror_step, require_mirror
 
 _MAX_LOG_DUAL = 7.0  # log(1 + dual): bids fall to 1/1000 of the value
@@ -119,8 +122,10 @@ class ConstrainedPacingAgent:
         self.step = self.gain * campaign.num_ticks**-0.5  # eta ~ T^{-1/2}
         self._meter = SpendMeter(campaign)
         self._noise = (NoiseScale(), NoiseScale())
-        self._excess = 0.0  # cost minus credit so far, currency
-        self._credit = np.zeros(0)  # (M,) of the tick at hand
+        self._book = OutcomeBook(campaign)
+        self._shown: Predictions | None = None  # of the tick at hand
+        self._credit = np.zeros(0)  # (M,) likewise
+        self._cost = 0.0  # of the ticks so far, currency
         self._turnover = 0.0  # mean of cost and credit, summed over ticks, currency
         self._ticks = 0
         self._started = False
@@ -128,11 +133,14 @@ class ConstrainedPacingAgent:
     def act(self, obs: dict[str, Any]) -> FloatArray:
         """Bids (M,), currency."""
         value = impression_value(obs, self.campaign.margin)
-        pctr = np.asarray(obs["pctr"], np.float64)
         if not self._started:
             self._start(obs)
         self._meter.before(obs)
-        self._credit = self.credit(value, pctr)
+        self._credit = np.zeros_like(value)
+        if self.constrained():
+            self._shown, factors = predictions(obs, self.campaign.margin), self._book.ratios()
+            self._credit = self.credit(self._shown.prospects.scaled(factors))
+            value = value * float(factors.net_gmv)
         return finalise(constrained_bid(value, self._credit, self.dual, self.q), obs, self.campaign)
 
     def observe(self, info: dict[str, Any]) -> None:
@@ -140,22 +148,24 @@ class ConstrainedPacingAgent:
         error = self._meter.after(info)
         if error is None:
             return
-        result = info["result"]
         # Balseiro, Lu & Mirrokni 2023: lambda against the budget's slack
         slack = self._noise[0].normalise(error)
         self.dual = float(mirror_step(self.dual, slack, self.step))
-        if not self.constrained():
+        if self._shown is None:
             return
-        cost, earned = tick_spend(result, self.campaign.charge), self.earned(result, self._credit)
-        excess = cost - earned
+        result = info["result"]
+        cost = tick_spend(result, self.campaign.charge)
+        earned = float(np.sum(self._credit, where=result.won))
+        before = self._cost - float(np.sum(self.credit(self._book.outcomes())))
+        self._book.update(self._shown, result, info["feedback"])
+        self._cost += cost
         self._turnover += 0.5 * (cost + earned)
         self._ticks += 1
         # Reconstruction: the constraint may bind far below the budget, so that its gradient is
         # measured in the mean tick's turnover where that is less than the mean tick's budget.
         unit = min(self._meter.unit, max(self._turnover / self._ticks, TINY))
         # Balseiro, Lu & Mirrokni 2023: q <- [q + eta_q (z - C a x)]_+, the excess so far re-solved
-        slack = -(excess + self._excess * min(self._meter.share, 1.0)) / unit
-        self._excess += excess
+        slack = -(cost - earned + before * min(self._meter.share, 1.0)) / unit
         self.q = float(mirror_step(self.q, self._noise[1].normalise(slack), self.step, self.mirror))
         self._keep_above_floor()
 
@@ -163,8 +173,10 @@ class ConstrainedPacingAgent:
         """Tunes the duals on the price history, if there is one."""
         self._started = True
         if self.warm_start:
-            market = landscape(self.campaign, obs)
-            credit = np.nan_to_num(self.credit(market.value, market.pctr))
+            market, margin = landscape(self.campaign, obs), self.campaign.margin
+            credit = np.zeros_like(market.value)
+            if self.constrained():
+                credit = self.credit(history_prospects(market, obs, margin))
             rate = budget_rate(self.campaign)
             self.dual, self.q = tuned_duals(market, credit, rate, self.campaign.mechanism)
         if not self.constrained():
@@ -180,36 +192,39 @@ class ConstrainedPacingAgent:
         """Whether the campaign has the target of this agent."""
         raise NotImplementedError
 
-    def credit(self, value: FloatArray, pctr: FloatArray) -> FloatArray:
-        """Expected allowance (M,) of a win, currency per impression; 0 without constraint."""
-        raise NotImplementedError
-
-    def earned(self, result: AuctionResult, credit: FloatArray) -> float:
-        """Allowance that a tick brought, currency."""
+    def credit(self, prospects: Prospects) -> FloatArray:
+        """Allowance of expected outcomes, currency, in their shape; only if constrained."""
         raise NotImplementedError
 
 
 class CPCPacingAgent(ConstrainedPacingAgent):
-    """Keeps the average cost per click below `campaign.targets.cpc`; counts realised clicks."""
+    """Keeps the average cost per click below `campaign.targets.cpc`."""
 
     def constrained(self) -> bool:
         """Whether there is a finite CPC cap."""
         return math.isfinite(self.campaign.targets.cpc)
 
-    def credit(self, value: FloatArray, pctr: FloatArray) -> FloatArray:
-        """C a (M,): cap times predicted CTR, currency per impression."""
-        return self.campaign.targets.cpc * pctr if self.constrained() else np.zeros_like(value)
+    def credit(self, prospects: Prospects) -> FloatArray:
+        """C per click."""
+        return self.campaign.targets.cpc * prospects.clicks
 
-    def earned(self, result: AuctionResult, credit: FloatArray) -> float:
-        """Cap times the clicks of the tick, currency."""
-        return self.campaign.targets.cpc * float(np.count_nonzero(result.won & result.clicked))
+
+class CPAPacingAgent(ConstrainedPacingAgent):
+    """Keeps the cost per kept conversion below `campaign.targets.net_cpa`."""
+
+    def constrained(self) -> bool:
+        """Whether there is a finite cap on net CPA."""
+        return math.isfinite(self.campaign.targets.net_cpa)
+
+    def credit(self, prospects: Prospects) -> FloatArray:
+        """C per kept conversion."""
+        return self.campaign.targets.net_cpa * prospects.kept
 
 
 class RoasPacingAgent(ConstrainedPacingAgent):
-    """Keeps the net return on spend above `campaign.targets.net_roas`, by predicted values.
+    """Keeps the net return on spend above `campaign.targets.net_roas`.
 
-    Purchases are seen too late to steer by, so that predicted net GMV counts (as in Feng et al.,
-    where the value is known). Its dual moves multiplicatively.
+    Its dual moves multiplicatively (Feng et al.: lam <- lam exp(-a (v x - z))).
     """
 
     def __init__(
@@ -221,13 +236,6 @@ class RoasPacingAgent(ConstrainedPacingAgent):
         """Whether there is a positive floor."""
         return self.campaign.targets.net_roas > 0
 
-    def credit(self, value: FloatArray, pctr: FloatArray) -> FloatArray:
-        """Net GMV / R (M,), currency per impression."""
-        if not self.constrained():
-            return np.zeros_like(value)
-        return value / (self.campaign.margin * self.campaign.targets.net_roas)
-
-    def earned(self, result: AuctionResult, credit: FloatArray) -> float:
-        """Predicted net GMV of the won impressions / R, currency."""
-        # Feng et al. 2023: lam <- lam exp(-a (v x - z))
-        return float(np.sum(credit, where=result.won))
+    def credit(self, prospects: Prospects) -> FloatArray:
+        """Net GMV / R."""
+        return prospects.net_gmv / self.campaign.targets.net_roas

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from adsim.types import Campaign, FloatArray
-from agents.base import TINY, BaseAgent, finalise
+from agents.base import TINY, BaseAgent, click_probability, finalise
 
 _JUST_ABOVE = 1.0 + 1e-12  # a bid that is rounded down must still win
 
@@ -73,4 +73,7 @@ class HindsightAgent(BaseAgent):
             # The bound buys at the price to beat; where that is unknown the bid stays unshaded.
             price = np.asarray(self._oracle.price_to_beat(), np.float64)
             bid = np.where(bid >= price, price * _JUST_ABOVE, np.where(np.isnan(price), bid, 0.0))
+        if self.campaign.charge == "click":  # what `finalise` divides by, in place of pctr
+            pctr = np.maximum(np.asarray(obs["pctr"], np.float64), TINY)
+            bid = bid * click_probability(obs) / pctr
         return finalise(bid, obs, self.campaign)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from adsim.types import BoolArray, FloatArray
-from agents.base import TINY, impression_value, require_in_range
+from agents.base import TINY, click_probability, impression_value, require_in_range
 from agents.history import Landscape
 from agents.pacing import PacedAgent, mirror_step
 
@@ -187,8 +187,7 @@ class ShadingAgent(PacedAgent):
             self._fallback = 0.5 * float(np.mean(value[real])) if real.any() else 1.0
         bid = super().act(obs)
         # bids per click: back to currency per impression
-        pctr = np.asarray(obs["pctr"], np.float64)
-        unit = pctr if self.campaign.charge == "click" else np.ones_like(bid)
+        unit = click_probability(obs) if self.campaign.charge == "click" else np.ones_like(bid)
         self._last = bid * unit, value, unit
         return bid
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from adsim.types import Campaign, FloatArray
-from agents.base import BaseAgent, finalise, impression_value, require_in_range
+from agents.base import BaseAgent, click_probability, finalise, impression_value, require_in_range
 from agents.history import budget_rate, landscape, tuned_log_multiplier
 
 
@@ -80,7 +80,7 @@ class LinearAgent(BaseAgent):
 
 
 class MCPCAgent(BaseAgent):
-    """Bids pctr x the average cost per click of the history ("maximum cost per click").
+    """Bids CTR x the average cost per click of the history ("maximum cost per click").
 
     Args:
         integer_bids: round bids down to whole currency units.
@@ -100,5 +100,5 @@ class MCPCAgent(BaseAgent):
 
     def act(self, obs: dict[str, Any]) -> FloatArray:
         """Bids (M,), currency."""
-        bid = np.asarray(obs["pctr"], np.float64) * self.campaign.price_history.cpc
+        bid = click_probability(obs) * self.campaign.price_history.cpc
         return finalise(bid, obs, self.campaign, integer=self.integer_bids)

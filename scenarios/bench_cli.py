@@ -293,3 +293,47 @@ def bench_denoise(
         options = {"regimes": regimes or (), "sigmas": parse_sigmas(sigmas) if sigmas else ()}
         options |= {"seeds": parse_seeds(seeds) if seeds is not None else ()}
         _benchmark("denoise").main(preset=preset, data=data, as_json=json_, out=out, **options)
+
+
+@bench_app.command("agents")
+def bench_agents(
+    preset: Annotated[
+        str,
+        typer.Option(help="quick: 5 agents, 2 scenarios, 3 seeds. full: all, 10 seeds."),
+    ] = "quick",
+    scenarios: ScenariosOption = None,
+    constraints: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--constraint", help="budget, cpc, net_cpa, net_roas; repeatable. Default: all."
+        ),
+    ] = None,
+    agents: Annotated[
+        list[str] | None,
+        typer.Option("--agent", "-a", help="Other agents than the preset's; repeatable."),
+    ] = None,
+    seeds: SeedsOption = None,
+    estimates: Annotated[
+        str,
+        typer.Option(
+            help="What agents bid on: platform, fnc, tesla, reader, scenes, full, oracle."
+        ),
+    ] = "full",
+    jobs: JobsOption = 2,
+    out: ResultsOption = Path("results/agents"),
+    cache: Annotated[Path, typer.Option(help="Folder of trained estimates.")] = Path(
+        "results/warmup"
+    ),
+    json_: JsonOption = False,
+) -> None:
+    """Compare bidding agents with learned estimates, by net value and by how targets are kept.
+
+    Example: adsim bench agents --scenario default --constraint net_cpa -a dual -a dual_cpa
+    """
+    from scenarios import console
+
+    with console.user_errors():
+        options = {"scenarios": scenarios or (), "constraints": constraints or ()}
+        options |= {"seeds": parse_seeds(seeds) if seeds is not None else ()}
+        options |= {"agents": agents or (), "estimates": estimates, "jobs": jobs, "cache": cache}
+        _benchmark("agents").main(preset=preset, as_json=json_, out=out, **options)

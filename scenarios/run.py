@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pandas as pd
 
@@ -19,20 +20,28 @@ SAMPLED_AUCTIONS = 6_000  # per campaign, spread over its ticks
 _EVENT_NAMES = np.array([kind.name.lower() for kind in EventKind])
 
 
-def play(env: AuctionEnv, agent: Any, seed: int) -> tuple[NetValueStatement, pd.DataFrame]:
+def play(
+    env: gym.Env[Any, np.ndarray], agent: Any, seed: int
+) -> tuple[NetValueStatement, pd.DataFrame]:
     """One campaign; returns its statement and a sample of its auctions.
 
     The sample holds the prices to beat, which agents do not see: it is for the report.
+
+    Args:
+        env: Auction-v0, wrapped or not.
+        agent: of `AGENTS`, or alike.
+        seed: of the episode.
     """
+    base: Any = env.unwrapped  # its world, its oracle
     obs, info = env.reset(seed=seed)
-    agent.reset(env.campaign, seed=seed)
+    agent.reset(base.campaign, seed=seed)
     if agent.privileged:
-        agent.attach(env.oracle())
+        agent.attach(base.oracle())
     agent.observe(info)
-    per_tick = max(SAMPLED_AUCTIONS // env.world.num_ticks, 1)
+    per_tick = max(SAMPLED_AUCTIONS // base.world.num_ticks, 1)
     samples, over = [], False
     while not over:
-        tick, drawn = int(env.world.tick[0]), env.world.drawn
+        tick, drawn = int(base.world.tick[0]), base.world.drawn
         bids = agent.act(obs)
         obs, _, over, _, info = env.step(bids)
         agent.observe(info)
@@ -54,7 +63,7 @@ def play(env: AuctionEnv, agent: Any, seed: int) -> tuple[NetValueStatement, pd.
         )
     columns = ["tick", "price", "bid", "value", "won", "paid"]
     auctions = pd.DataFrame(np.concatenate(samples), columns=columns)
-    return env.statement(), auctions.astype({"tick": np.int64, "won": bool})
+    return base.statement(), auctions.astype({"tick": np.int64, "won": bool})
 
 
 def hindsight_bound(env: AuctionEnv) -> float:

@@ -6,21 +6,16 @@ by the methods of a world.
 """
 
 import json
-import multiprocessing
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import lru_cache
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 
 import adsim
 import predictors
@@ -31,6 +26,7 @@ from predictors.metrics import slice_mean
 from predictors.stream import Split
 from scenarios import console
 from scenarios.comparison import TUNING_SEED, Task, World
+from scenarios.pool import in_processes, one_thread, worker_lock
 from scenarios.results import jsonable, save_json
 
 _MEASURED_SEGMENTS = 30  # of `measure_overhead`
@@ -188,7 +184,7 @@ def run_tasks(study: Study, title: str, tasks: Sequence[Task], out: Path, jobs: 
         with console.progress(title, len(todo)) as advance:
             for task in run(study, todo, out, jobs):
                 done += 1
-                advance(note=f"{task.name} in {task.world.name}")
+                advance(note=_name_of(task))
     except BaseException:
         if taken + done:
             left = f"{taken + done} of {len(tasks)} results are in {out}"
@@ -201,11 +197,11 @@ def _tell(text: str) -> None:
     console.stderr.print(text, highlight=False, soft_wrap=True)
 
 
-@lru_cache(maxsize=1)
-def code_digest() -> str:
-    """Of the sources that results depend on."""
+@lru_cache(maxsize=2)
+def code_digest(*more: Any) -> str:
+    """Of the sources that results depend on: adsim, predictors and more packages."""
     digest = sha256()
-    for package in (adsim, predictors):
+    for package in (adsim, predictors, *more):
         for path in sorted(Path(package.__path__[0]).rglob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
@@ -226,55 +222,20 @@ def _run_here(study: Study, todo: Sequence[Task], out: Path, jobs: int) -> Itera
             yield task
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Lets torch use one thread meanwhile: small batches gain nothing from more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def _run_in_processes(study: Study, todo: Sequence[Task], out: Path, jobs: int) -> Iterator[Task]:
     """Tasks as they are finished. They start in order: a process keeps the log of a world."""
-    context = multiprocessing.get_context("spawn")
-    others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(min(jobs, len(todo)), context, _start_worker, (context.Lock(),))
-    waiting = dict.fromkeys(todo)
-    try:
-        if any(task.world.is_file for task in todo):
-            pool.submit(_check_files, study, todo, out).result()
-        futures = {pool.submit(_work, study, task, out): task for task in todo}
-        for future in as_completed(futures):
-            future.result()
-            del waiting[futures[future]]
-            yield futures[future]
-        pool.shutdown()
-    except BaseException as error:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for worker in set(multiprocessing.active_children()) - others:
-            worker.terminate()
-        if isinstance(error, BrokenProcessPool):
-            names = [f"{task.name} in {task.world.name}" for task in list(waiting)[:jobs]]
-            why = "a process died, perhaps for lack of memory, during one of"
-            raise RuntimeError(f"{why}: {', '.join(names)}") from error
-        raise
+    check = None
+    if any(task.world.is_file for task in todo):
+        check = partial(_check_files, study, todo, out)
+    yield from in_processes(partial(_work, study, out), todo, jobs, _name_of, check)
 
 
-_lock: AbstractContextManager[Any] = nullcontext()  # of a worker: see `run_task`
+def _name_of(task: Task) -> str:
+    return f"{task.name} in {task.world.name}"
 
 
-def _start_worker(lock: AbstractContextManager[Any]) -> None:
-    global _lock
-    _lock = lock
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends its workers
-    torch.set_num_threads(1)
-
-
-def _work(study: Study, task: Task, out: Path) -> None:
-    _run_named(study, task, out, _lock)
+def _work(study: Study, out: Path, task: Task) -> None:
+    _run_named(study, task, out, worker_lock())
 
 
 def _run_named(
@@ -284,10 +245,10 @@ def _run_named(
     try:
         run_task(study, task, out, lock)
     except (ValueError, FileNotFoundError) as error:  # the user's
-        raise ValueError(f"{task.name} in {task.world.name}: {error}") from error
+        raise ValueError(f"{_name_of(task)}: {error}") from error
     except Exception as error:
         kind = type(error).__name__
-        raise RuntimeError(f"{task.name} in {task.world.name}: {kind}: {error}") from error
+        raise RuntimeError(f"{_name_of(task)}: {kind}: {error}") from error
 
 
 def measure_overhead(

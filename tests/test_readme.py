@@ -22,7 +22,17 @@ from predictors import (
     TeslaConfig,
 )
 from predictors.delivery import RULES
-from scenarios import denoise, denoise_report, gmv, load, names, netcvr, scenes
+from scenarios import (
+    agents_bench,
+    agents_tasks,
+    denoise,
+    denoise_report,
+    gmv,
+    load,
+    names,
+    netcvr,
+    scenes,
+)
 from scenarios.cli import app
 from scenarios.results import summarise
 from scenarios.run import run
@@ -238,16 +248,9 @@ def test_command_line_parses(page, line):
 def test_documentation_shows_every_command():
     shown = {tuple(parse(line)[0]) for _, line in ADSIM_LINES}
     assert shown == {
-        *(
-            ("run",),
-            ("replay", "ipinyou"),
-            ("data", "describe"),
-            ("data", "trajectories"),
-            ("list",),
-            ("show",),
-            ("schema",),
-        ),
-        *(("bench", name) for name in ("speed", "netcvr", "gmv", "scenes", "denoise")),
+        *(("run",), ("replay", "ipinyou"), ("data", "describe"), ("data", "trajectories")),
+        *(("list",), ("show",), ("schema",)),
+        *(("bench", name) for name in ("speed", "netcvr", "gmv", "scenes", "denoise", "agents")),
     }
 
 
@@ -393,3 +396,11 @@ def test_every_entry_of_the_environments_is_described():
     _, info = gym.make("adsim/Pacing-v0", overrides=TINY).reset(seed=0)
     for name in (*PacingFeatures._fields, *info):
         assert f"`{name}`" in section(text, "Pacing-v0")
+
+
+def test_every_constraint_agent_and_preset_of_the_agents_benchmark_is_described():
+    text = section((ROOT / "docs" / "benchmarks.md").read_text(), "Agents")
+    names_of = {name for preset in agents_bench.PRESETS.values() for name in preset.scenarios}
+    for name in (*agents_tasks.CONSTRAINTS, *agents_bench.PRESETS, *agents_tasks.TARGET_OF):
+        assert f"`{name}`" in text
+    assert [name for name in names_of if f"`{name}`" not in text] == []

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from adsim.types import AuctionResult, Campaign, PriceHistory, Targets
+from adsim.types import AuctionResult, Campaign, EventBatch, PriceHistory, Targets
 
 NO_HISTORY = PriceHistory(*(np.zeros(0) for _ in range(4)), ctr=float("nan"), cpc=float("nan"))
 
@@ -54,11 +54,18 @@ def observation(value, budget_left=100.0, pctr=0.1, mask=None, list_price=50.0):
     }
 
 
-def outcome_info(won, price, clicked=None):
+def outcome_info(won, price, clicked=None, start=0):
+    """Info of a tick whose first impression has the id `start`; its clicks are all events."""
     won = np.atleast_1d(np.asarray(won, bool))
     price = np.where(won, np.broadcast_to(np.asarray(price, np.float64), won.shape), np.nan)
     clicked = np.zeros(won.shape, bool) if clicked is None else np.asarray(clicked, bool) & won
-    return {"result": AuctionResult(won, price, clicked, np.where(won, 0, -1).astype(np.int8))}
+    result = AuctionResult(won, price, clicked, np.where(won, 0, -1).astype(np.int8))
+    ids = start + np.flatnonzero(clicked)
+    feedback = EventBatch(
+        np.zeros(ids.size, np.int64), np.zeros(ids.size), np.zeros(ids.size, np.int8), ids,
+        np.full(ids.size, -1, np.int16), np.zeros(ids.size),
+    )  # fmt: skip
+    return {"result": result, "feedback": feedback}
 
 
 def play(agent, terms, value, price, size, pctr=0.1, clicks=None):
@@ -80,7 +87,7 @@ def play(agent, terms, value, price, size, pctr=0.1, clicks=None):
                 win[i] = cost[i] <= left - cost[:i][win[:i]].sum()
         won[rows], paid[rows] = win, np.where(win, cost, 0.0)
         left -= paid[rows].sum()
-        agent.observe(outcome_info(win, cost, clicks[rows]))
+        agent.observe(outcome_info(win, cost, clicks[rows], start))
     return Outcome(won, paid, 1.0 - left / terms.budget)
 
 

@@ -31,6 +31,13 @@ def test_finalise_turns_bids_per_impression_into_bids_per_click(market):
     assert bid.tolist() == [2.0, 0.0]
 
 
+def test_bids_per_click_are_worth_the_same_whatever_the_estimate_of_the_ctr(market):
+    obs = market.observation([1.0], pctr=0.5) | {"ctr": np.array([0.25])}
+    # an impression worth .25 x 4 has clicks worth 4, although the platform takes its CTR for .5
+    bid = finalise(np.array([0.25 * 4.0]), obs, market.campaign(charge="click"))
+    assert bid.tolist() == [4.0]
+
+
 def test_finalise_rounds_down(market):
     obs = market.observation([1.0, 1.0])
     bid = finalise(np.array([1.99, 2.0]), obs, market.campaign(), integer=True)

@@ -3,7 +3,13 @@ import pytest
 from scipy.optimize import linprog
 
 from adsim.types import PriceHistory, Targets
-from agents.constrained import CPCPacingAgent, RoasPacingAgent, constrained_bid, tuned_duals
+from agents.constrained import (
+    CPAPacingAgent,
+    CPCPacingAgent,
+    RoasPacingAgent,
+    constrained_bid,
+    tuned_duals,
+)
 from agents.history import Landscape
 
 
@@ -77,19 +83,21 @@ def test_cpc_agent_keeps_the_cap(market, size):
 def test_roas_agent_keeps_the_floor(market, size, share):
     floor, margin = 8.0, 0.5
     for seed in range(2):
-        pctr, value, price, _, budget, history = clicks_market(seed, share=share)
+        pctr, value, price, clicks, budget, history = clicks_market(seed, share=share)
         terms = market.campaign(
             budget, history=history, margin=margin, targets=Targets(net_roas=floor)
         )
         # the observation's value is scaled by the margin: pass GMV
-        played = market.play(RoasPacingAgent(), terms, value / margin, price, size, pctr)
+        played = market.play(RoasPacingAgent(), terms, value / margin, price, size, pctr, clicks)
         gmv = (value / margin)[played.won].sum()
         assert gmv / played.paid.sum() >= 0.97 * floor
+        seen = (value / margin / pctr)[played.won & clicks].sum()  # of the clicks there were
+        assert seen / played.paid.sum() >= 0.97 * floor
         best = best_net(value, price, value / margin / floor, budget)
         assert (value - price)[played.won].sum() >= 0.97 * best
 
 
-@pytest.mark.parametrize("agent_class", [CPCPacingAgent, RoasPacingAgent])
+@pytest.mark.parametrize("agent_class", [CPCPacingAgent, CPAPacingAgent, RoasPacingAgent])
 def test_without_target_only_the_budget_is_paced(market, agent_class):
     value, price, terms = market.lognormal(0)
     agent = agent_class()
@@ -98,13 +106,50 @@ def test_without_target_only_the_budget_is_paced(market, agent_class):
     assert 0.97 <= played.spent_share <= 1.0 + 1e-9
 
 
+@pytest.mark.parametrize("size", [1, 100])
+def test_cpa_agent_keeps_the_cap(market, size):
+    cap, net, best, cost, kept = 100.0, 0.0, 0.0, 0.0, 0.0
+    for seed in range(2):
+        pctr, value, price, clicks, budget, history = clicks_market(seed)
+        terms = market.campaign(budget, history=history, targets=Targets(net_cpa=cap))
+        played = market.play(CPAPacingAgent(), terms, value, price, size, pctr, clicks)
+        # as in `observation`: a click converts with probability value / pctr / 50
+        net += (value - price)[played.won].sum()
+        best += best_net(value, price, cap * value / 50.0, budget)
+        cost += played.paid.sum()
+        kept += (value / 50.0 / pctr)[played.won & clicks].sum()
+    assert cost / kept <= 1.03 * cap
+    assert net >= 0.95 * best
+
+
 def test_cpc_agent_moves_q_by_cost_beyond_credit(market):
     agent = CPCPacingAgent(mirror="euclidean", warm_start=False)
     agent.reset(market.campaign(40.0, traffic=[1.0] * 4, targets=Targets(cpc=4.0)))
-    agent.act(market.observation([20.0], 40.0))
-    agent.observe(market.outcome_info([True], 8.0, clicked=[True]))
-    # cost 8, credit 4: excess 4 over the turnover (8 + 4) / 2 = 6, eta = 1 / 2
-    assert agent.q == pytest.approx(0.5 * 4 / 6)
+    agent.act(market.observation([20.0], 40.0, pctr=0.5))
+    agent.observe(market.outcome_info([True], 4.0, clicked=[True]))
+    # cost 4, credit 4 x .5 = 2: excess 2 over the turnover (4 + 2) / 2 = 3, eta = 1 / 2
+    assert agent.q == pytest.approx(0.5 * 2 / 3)
+    agent.act(market.observation([20.0], 36.0, pctr=0.5))
+    # 1 click where .5 was predicted: (20 + 1) / (20 + .5) x .5 clicks x 4
+    assert agent._credit == pytest.approx([2 * 21 / 20.5])
+
+
+def test_constrained_agents_bid_on_the_estimates_of_the_observation(market):
+    estimates = {"ctr": np.array([0.2]), "cvr": np.array([0.1]), "refund_rate": np.array([0.25])}
+    obs = market.observation([3.0], pctr=0.5) | estimates | {"expected_net_value": np.array([2.0])}
+    targets = Targets(cpc=4.0, net_cpa=80.0, net_roas=8.0)
+    # 4 x .2; 80 x .2 x .1 x .75; net GMV 2 / .5 over 8
+    for agent_class, credit in (
+        (CPCPacingAgent, 0.8),
+        (CPAPacingAgent, 1.2),
+        (RoasPacingAgent, 0.5),
+    ):
+        agent = agent_class(warm_start=False)
+        agent.reset(market.campaign(targets=targets, margin=0.5))
+        agent.q = 1.0
+        # (2 + credit) / (1 + 1)
+        assert agent.act(obs) == pytest.approx([1 + credit / 2])
+        assert agent._credit == pytest.approx([credit])
 
 
 def test_constrained_agents_refuse_arguments_out_of_range():
