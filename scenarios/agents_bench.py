@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,9 +27,10 @@ from scenarios.agents_tasks import (
     run,
     tuning_plays,
 )
+from scenarios.cache import cache_folder
 from scenarios.commands import git_commit, make_folder
 from scenarios.comparison import TUNING_SEED, choose
-from scenarios.pool import in_processes, one_thread
+from scenarios.pool import each
 from scenarios.schema import load
 from scenarios.stacks import RUNGS, STACKS
 
@@ -107,7 +108,7 @@ def compare(
     jobs: int = 2,
     as_json: bool = False,
     out: Path,
-    cache: Path,
+    cache: Path | None = None,
 ) -> None:
     """Plays what is not in the folder yet; then prints tables and writes them with a figure.
 
@@ -121,7 +122,7 @@ def compare(
         jobs: processes, at most as many as cores.
         as_json: print rows as JSON instead of tables.
         out: folder of results, created if needed.
-        cache: folder of trained estimates, created if needed.
+        cache: folder of trained estimates, created if needed; None: `cache_folder()`.
 
     Raises:
         ValueError: an argument is out of range, or a campaign failed.
@@ -131,7 +132,7 @@ def compare(
         raise ValueError(f"--jobs: must be >= 1, got {jobs}")
     jobs = min(jobs, os.cpu_count() or 1)
     make_folder(out)
-    make_folder(cache)
+    cache = make_folder(cache or cache_folder())
     began = time.monotonic()
     names = list(dict.fromkeys(play.scenario for play in plays))
     tuning = tuning_plays(names)
@@ -142,7 +143,7 @@ def compare(
     }
     todo = _left(plays, targets, out)
     first = {play.scenario: play for play in reversed(todo) if play.estimates in RUNGS}
-    _each("warm-up", partial(_prepare, cache), list(reversed(first.values())), jobs)
+    each("warm-up", partial(_prepare, cache), list(reversed(first.values())), jobs, _name_of)
     _play_all("bench agents", plays, targets, out, cache, jobs)
     trials = pd.DataFrame(_rows(plays, targets, out))
     of_label = {Play(n, "", "", "", 0).label: t for n, t in targets.items()}
@@ -192,26 +193,10 @@ def _play_all(
     # Plays of one environment stand together, so that a process builds few.
     todo.sort(key=lambda play: (list(targets).index(play.scenario), play.constraint))
     try:
-        _each(title, partial(_run, targets, out, cache), todo, jobs)
+        each(title, partial(_run, targets, out, cache), todo, jobs, _name_of)
     except BaseException:
         _tell(f"stopped: what is finished is in {out}; run again to go on")
         raise
-
-
-def _each(title: str, work: Callable[[Play], None], todo: Sequence[Play], jobs: int) -> None:
-    """Does the work for all plays, in this process or others, with a progress bar."""
-    many = min(jobs, len(todo)) > 1
-    done = in_processes(work, todo, jobs, _name_of) if many else _here(work, todo)
-    with console.progress(title, len(todo)) as advance:
-        for play in done:
-            advance(note=_name_of(play))
-
-
-def _here(work: Callable[[Play], None], todo: Sequence[Play]) -> Iterator[Play]:
-    with one_thread():
-        for play in todo:
-            work(play)
-            yield play
 
 
 def _name_of(play: Play) -> str:

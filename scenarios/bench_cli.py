@@ -122,6 +122,10 @@ JobsOption = Annotated[int, typer.Option(help="Processes, at most as many as cor
 TuneOption = Annotated[
     str | None, typer.Option(hidden=True, help="Compare learning rates, e.g. 1e-3,1e-2.")
 ]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder of trained estimates; default: $ADSIM_CACHE or ~/.cache/adsim."),
+]
 ResultsOption = Annotated[
     Path, typer.Option(help="Folder of results; those in it are not run again.")
 ]
@@ -321,9 +325,7 @@ def bench_agents(
     ] = "full",
     jobs: JobsOption = 2,
     out: ResultsOption = Path("results/agents"),
-    cache: Annotated[Path, typer.Option(help="Folder of trained estimates.")] = Path(
-        "results/warmup"
-    ),
+    cache: CacheOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Compare bidding agents with learned estimates, by net value and by how targets are kept.

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from scenarios.bench_cli import JsonOption, bench_app, parse_seeds
+from scenarios.bench_cli import CacheOption, JobsOption, JsonOption, bench_app, parse_seeds
 
 app = typer.Typer(
     help="adsim: an auto-bidding simulator with delayed conversions, refunds and repurchases.",
@@ -50,10 +50,18 @@ def run(
     ] = "default",
     agent: Annotated[
         list[str] | None,
-        typer.Option("--agent", "-a", help="Agent, or file.py:Class of your own; repeatable."),
+        typer.Option(
+            "--agent",
+            "-a",
+            help="Compare agents: a name, file.py:Class of your own, or `all` of the scenario; "
+            "repeatable. Without it: estimates.",
+        ),
     ] = None,
+    preset: Annotated[
+        str, typer.Option(help="Of estimates: quick (5 seeds) or full (20 seeds).")
+    ] = "quick",
     seeds: Annotated[
-        str | None, typer.Option(help="Episode seeds, e.g. 0-9; default: the scenario's.")
+        str | None, typer.Option(help="Episode seeds, e.g. 0-9; default: preset or scenario.")
     ] = None,
     structures: Annotated[
         str | None,
@@ -63,22 +71,34 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder for tables and figures.")] = Path("results"),
     json_: JsonOption = False,
     no_plots: Annotated[bool, typer.Option("--no-plots", help="Write tables only.")] = False,
+    jobs: JobsOption = 2,
+    cache: CacheOption = None,
 ) -> None:
-    """Let agents play the campaigns of a scenario and compare them.
+    """Compare estimates of what impressions are worth, or agents, in campaigns of a scenario.
 
-    Example: adsim run default --agent dual --agent value --seeds 0-4 --set campaign.budget=500
+    Without --agent, dual pacing bids on ever better estimates: FNC x list price, TESLA, READER,
+    MI-DPG layers, DenoiseBid, the oracle, and the bound of hindsight. They learn from a log of the
+    time before the campaign (about a minute, kept in --cache), and then from the campaign itself.
+
+    Example: adsim run noisy --preset full
+
+    With --agent, agents bid on what the platform shows.
+
+    Example: adsim run default -a dual -a value --seeds 0-4 --set campaign.budget=500
     """
     from scenarios import console
-    from scenarios.commands import run_command
+    from scenarios.commands import ladder_command, run_command
 
     with console.user_errors():
         seed_list = parse_seeds(seeds) if seeds is not None else None
-        run_command(
-            *(scenario, agent, seed_list, parse_overrides(set_), out),
-            structures=parse_seeds(structures, "--structures") if structures is not None else None,
-            as_json=json_,
-            plots=not no_plots,
-        )
+        structure_list = parse_seeds(structures, "--structures") if structures is not None else None
+        options = {"structures": structure_list, "as_json": json_, "plots": not no_plots}
+        overrides = parse_overrides(set_)
+        if agent:
+            run_command(scenario, agent, seed_list, overrides, out, **options)
+            return
+        options |= {"preset": preset, "seeds": seed_list, "jobs": jobs, "cache": cache}
+        ladder_command(scenario, overrides, out, **options)
 
 
 @replay_app.command("ipinyou")

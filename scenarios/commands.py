@@ -1,5 +1,6 @@
 """What the commands of the command line do."""
 
+import os
 import platform
 import subprocess
 import tempfile
@@ -7,8 +8,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 import adsim
 from scenarios import console, results
+from scenarios.cache import cache_folder
+from scenarios.comparison import choose
 from scenarios.replay import PUBLISHED, ReplayRow, hindsight_row, play_log, replay_config
 from scenarios.results import Tables
 from scenarios.run import run
@@ -29,6 +34,8 @@ def run_command(
     """`adsim run`: plays, prints, writes. Interrupted, it keeps the campaigns that are finished."""
     scenario = load(name, overrides)
     players = list(dict.fromkeys(agents or scenario.agents))
+    if players == ["all"]:
+        players = list(scenario.agents)
     chosen = seeds if seeds is not None else list(range(scenario.seeds))
     folder = make_folder(out / scenario.name)
     parts: list[Tables] = []
@@ -61,6 +68,54 @@ def run_command(
     if interrupted:
         console.stderr.print(f"interrupted: {len(parts)} campaigns are in the tables")
         raise KeyboardInterrupt
+
+
+def ladder_command(
+    name: str,
+    overrides: dict[str, Any],
+    out: Path,
+    *,
+    preset: str = "quick",
+    seeds: list[int] | None = None,
+    structures: list[int] | None = None,
+    jobs: int = 2,
+    cache: Path | None = None,
+    as_json: bool,
+    plots: bool,
+) -> None:
+    """`adsim run` without agents: the ladder of estimates. Interrupted, it goes on when repeated.
+
+    Raises:
+        ValueError: an argument is out of range, or the scenario has no past to learn from.
+    """
+    from scenarios import ladder, ladder_report
+
+    (preset,) = choose("preset", [preset], ladder.PRESETS)
+    if jobs < 1:
+        raise ValueError(f"--jobs: must be >= 1, got {jobs}")
+    jobs = min(jobs, os.cpu_count() or 1)
+    scenario, began = load(name, overrides), time.monotonic()
+    chosen = seeds if seeds is not None else list(range(ladder.PRESETS[preset]))
+    worlds = structures or [scenario.world.structure_seed]
+    steps = ladder.plan(scenario, name, overrides, worlds, chosen)
+    folder, kept = make_folder(out / scenario.name), make_folder(cache or cache_folder())
+    trials = pd.DataFrame(ladder.play_all(steps, folder, kept, jobs))
+    rows = ladder_report.rows_of(trials)
+    title = f"{_title(scenario, chosen, worlds)}, agent {ladder.AGENT}"
+    description = describe(scenario, [ladder.AGENT], chosen, overrides, rows)
+    about = {"structures": worlds, "seconds": time.monotonic() - began}
+    results.save_json({**description, **about}, folder / "ladder.json")
+    results.write_atomically(
+        folder / "ladder.parquet", lambda path: trials.to_parquet(path, index=False)
+    )
+    if plots:
+        ladder_report.save_plot(rows, title, folder)
+    if as_json:
+        console.emit_json(rows, scenario=scenario.name, out=str(folder))
+    else:
+        note = "PCOC: predicted / observed on what was won. " + _note(scenario, worlds)
+        ladder_report.print_rows(title, rows, note)
+    console.stderr.print(f"ladder.* in {folder}", highlight=False)
 
 
 def make_folder(folder: Path) -> Path:

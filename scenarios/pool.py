@@ -32,6 +32,31 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def each(
+    title: str,
+    work: Callable[[Item], None],
+    todo: Sequence[Item],
+    jobs: int,
+    name_of: Callable[[Item], str],
+) -> None:
+    """Does the work for all items, in this process or others, with a progress bar.
+
+    Args and errors are those of `in_processes`.
+    """
+    many = min(jobs, len(todo)) > 1
+    done = in_processes(work, todo, jobs, name_of) if many else _here(work, todo)
+    with console.progress(title, len(todo)) as advance:
+        for item in done:
+            advance(note=name_of(item))
+
+
+def _here(work: Callable[[Item], None], todo: Sequence[Item]) -> Iterator[Item]:
+    with one_thread():
+        for item in todo:
+            work(item)
+            yield item
+
+
 def in_processes(
     work: Callable[[Item], None],
     todo: Sequence[Item],
