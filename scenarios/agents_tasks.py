@@ -93,10 +93,8 @@ class KeptMeter(gym.Wrapper[Any, np.ndarray, Any, np.ndarray]):
         base: Any = self.env.unwrapped
         truth = base.oracle().truth()  # (M,) of the tick about to be played
         outcome = self.env.step(action)
-        won, slot = outcome[-1]["result"].won, outcome[-1]["result"].slot
-        seen = np.asarray(base.world.config.market.exposure)[slot[won]]
         kept = truth.p_click * truth.p_convert * (1.0 - truth.p_refund)
-        self.expected_kept += float(kept[won] @ seen)
+        self.expected_kept += float(np.sum(kept, where=outcome[-1]["result"].won))
         return outcome
 
 

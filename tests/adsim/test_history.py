@@ -155,6 +155,7 @@ def test_campaign_states_its_terms():
         "campaign.margin": 0.4,
         "campaign.max_bid": 7.0,
         "campaign.targets.net_roas": 2.5,
+        "windows.gmv_hours": 240.0,
         "market.mechanism": "first_price",
         "market.charge": "click",
     }
@@ -164,6 +165,7 @@ def test_campaign_states_its_terms():
     assert (campaign.num_ticks, campaign.tick_hours) == (8, 12.0)
     assert (campaign.mechanism, campaign.charge) == ("first_price", "click")
     assert campaign.targets == (np.inf, np.inf, 2.5)
+    assert campaign.windows == (72.0, 240.0, 72.0)
     assert campaign.expected_traffic.sum() == pytest.approx(world.source.expected_traffic.sum())
     with pytest.raises(ValueError, match="read-only"):
         campaign.expected_traffic[:] = 0

@@ -233,6 +233,33 @@ def test_bound_in_a_population_has_one_slot():
         env.oracle().hindsight()
 
 
+@pytest.mark.parametrize("charge", ["impression", "click"])
+def test_episode_market_is_what_winning_everything_brings(charge):
+    # the value of every auction at the moment it is played, and the price of each, summed
+    rich = {"campaign.budget": 1e9, "campaign.max_bid": 1e6, "market.charge": charge}
+    env = make_auction_env(overrides=SMALL | rich | {"market.exposure": [0.5]})
+    env.reset(seed=3)
+    market = env.oracle().episode_market()
+    parts = []
+    for _ in range(8):
+        truth, price = env.oracle().truth(), env.oracle().price_to_beat()
+        kept = truth.p_click * truth.p_convert * (1 - truth.p_refund)
+        real = truth.p_click > 0
+        ratio = env.world.cost_ratio(env.world.drawn, 0)
+        parts.append([truth.net_value[real], ratio * price[real], truth.p_click[real], kept[real]])
+        env.step(np.full(env.action_space.shape, 1e3))
+    played = (0.5 * np.concatenate(part) for part in zip(*parts, strict=True))
+    for found, expected in zip(market, played, strict=True):
+        assert found == pytest.approx(expected)
+
+
+def test_episode_market_is_unknown_in_a_population():
+    env = make_auction_env(overrides=SMALL | {"market.kind": "population"})
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="not known in advance"):
+        env.oracle().episode_market()
+
+
 def test_price_to_beat_decides_who_wins():
     env = make_auction_env(overrides=SMALL | {"market.reserve": 3.0, "campaign.budget": 1e6})
     obs, _ = env.reset(seed=0)

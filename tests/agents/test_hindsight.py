@@ -34,3 +34,16 @@ def test_hindsight_agent_pays_the_price_to_beat_in_first_price(market):
     agent.attach(Oracle())
     # true value / 1.5 = 2, 4: buys at 1.5, leaves 4.5
     assert agent.act(market.observation([1.0, 1.0])) == pytest.approx([1.5, 0.0])
+
+
+@pytest.mark.parametrize("mechanism", ["first_price", "second_price"])
+def test_hindsight_agent_bids_per_click_the_same_beside_estimates(market, mechanism):
+    bids = []
+    for more in ({}, {"ctr": np.array([0.3, 0.05])}):
+        agent = HindsightAgent()
+        agent.reset(market.campaign(charge="click", mechanism=mechanism))
+        agent.attach(Oracle())
+        bids.append(agent.act(market.observation([1.0, 1.0], pctr=0.2) | more))
+    # 2 an impression with P(click) .1 is 20 a click; 1.5 / .2 buys it in first price
+    assert bids[0] == pytest.approx(bids[1])
+    assert bids[0][0] == pytest.approx(7.5 if mechanism == "first_price" else 20.0)
