@@ -80,9 +80,10 @@ def plan(
         rungs: in `STACKS`.
 
     Raises:
-        ValueError: a scenario without a past that estimates could learn from.
+        ValueError: a world that cannot be made, or without a past that estimates could learn from.
     """
-    WarmUp(scenario.world)  # refuses worlds without a past
+    WarmUp(scenario.world)
+    make_world(scenario.world)
     pairs = tuple(sorted(overrides.items()))
     return [
         Step(name, pairs, structure, rung, seed)

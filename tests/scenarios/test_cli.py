@@ -60,7 +60,8 @@ def test_run_writes_tables_figures_and_json(tmp_path):
 
 
 def test_run_prints_a_table(tmp_path):
-    status, out, _ = adsim("run", *SMALL, "--seeds", "0", "--no-plots", "--out", tmp_path)
+    options = ("--agent", "all", "--seeds", "0", "--no-plots", "--out", tmp_path)
+    status, out, _ = adsim("run", *SMALL, *options)
     assert status == 0
     for text in ("expected net value", "share of hindsight", "dual", "value", "net ROAS"):
         assert text in out
