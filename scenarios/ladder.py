@@ -20,6 +20,7 @@ from scenarios.pool import each
 from scenarios.results import jsonable, save_json
 from scenarios.run import hindsight_bound, play
 from scenarios.schema import Scenario, load
+from scenarios.selection import SelectionMeter
 from scenarios.stacks import RUNGS, make_stack
 from scenarios.tasks import code_digest
 from scenarios.warmup import HistoryConfig, WarmUp
@@ -117,23 +118,21 @@ def run(step: Step, out: Path, cache: Path) -> None:
     wrapped = EstimatesWrapper(
         env, _stack(step.world, step.rung, cache), explore_share=step.explore
     )
-    statement, _ = play(wrapped, make_agent(AGENT), step.seed)
+    meter = SelectionMeter(wrapped)
+    statement, _ = play(meter, make_agent(AGENT), step.seed)
     config = env.world.config
     row: dict[str, Any] = {
         **{"rung": step.rung, "structure": step.structure, "seed": step.seed},
         **{"explore": step.explore, **statement._asdict(), "hindsight": hindsight_bound(env)},
         "learn_seconds_per_hour": wrapped.seconds["learn"] / config.time.horizon_hours,
         "predict_ms_per_tick": 1e3 * wrapped.seconds["predict"] / config.time.num_ticks,
+        **meter.ratios(),
     }
     if config.market.kind != "population":
         loss = estimation_loss(wrapped)
         row |= {"regret": loss.regret, "share_of_best_choice": loss.share}
-    for kind, explored in (("", None), ("explored_", True)):
-        if explored and not step.explore:
-            continue
-        for target, found in wrapped.calibration(explored).items():
-            row[f"{kind}{target}_predicted"] = found.predicted
-            row[f"{kind}{target}_observed"] = found.observed
+    for target, found in wrapped.calibration().items():
+        row[f"{target}_predicted"], row[f"{target}_observed"] = found.predicted, found.observed
     file = step.file(out)
     file.parent.mkdir(parents=True, exist_ok=True)
     save_json({"settings": settings_of(step), "row": row}, file)
