@@ -245,7 +245,8 @@ def plot(rows: Sequence[Row]) -> Figure:
     for ax in axes[len(shown) :]:
         ax.remove()
     seeds = max(row["seeds"] for row in rows)
-    title = f"Expected net value, % of the hindsight bound: mean of {seeds} seeds"
+    over = f"mean of {seeds} seeds" if seeds > 1 else "one seed"
+    title = f"Expected net value, % of the hindsight bound: {over}"
     if len(shown) > 1 or "budget" not in shown:
         title += f"\ngrey, ×: misses the target by more than {TOLERANCE:.0%} when all has matured"
     figure.suptitle(title, fontsize=10.5)
