@@ -12,7 +12,6 @@ import numpy as np
 from gymnasium import spaces
 
 from adsim.env import AuctionEnv
-from adsim.kernels import PRICE
 from adsim.rng import derive, uniforms
 from adsim.scores import fractional_knapsack
 from adsim.types import FloatArray
@@ -170,26 +169,9 @@ def estimation_loss(env: EstimatesWrapper) -> EstimationLoss:
     config = world.config
     if config.market.kind == "population":
         raise ValueError("estimation_loss is not defined in a population market")
-    net_value, cost = _true_market(world)
+    market = base.oracle().episode_market()
     estimated = np.concatenate(env.values) * float(np.max(config.market.exposure))
-    plan = fractional_knapsack(estimated, cost, config.campaign.budget)
-    best = fractional_knapsack(net_value, cost, config.campaign.budget).net_value
-    chosen = float(plan.allocation @ (net_value - cost))
+    plan = fractional_knapsack(estimated, market.cost, config.campaign.budget)
+    best = base.oracle().hindsight().net_value
+    chosen = float(plan.allocation @ (market.value - market.cost))
     return EstimationLoss(best, chosen, best - chosen, chosen / best if best else np.nan)
-
-
-def _true_market(world: Any) -> tuple[FloatArray, FloatArray]:
-    """True expected net value and cost (N,) of winning each auction of the episode."""
-    rows, tick, parts = np.array([0]), world.tick.copy(), []
-    market, reserve = world.config.market, world.config.market.reserve
-    exposure = float(np.max(market.exposure))
-    for t in range(world.num_ticks):
-        drawn = world.empty_draw()
-        tick[0] = t
-        world.source.draw(rows, world.seeds, tick, drawn)
-        n = int(drawn.filled[0])
-        truth = world.source.truth(rows, tick, drawn)[:, 0, :n]
-        price = np.maximum(drawn.floats[PRICE, 0, :n], reserve)
-        parts.append((truth[0] * truth[4], world.cost_ratio(drawn, 0) * price))
-    net_gmv, cost = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return world.config.campaign.margin * exposure * net_gmv, exposure * cost

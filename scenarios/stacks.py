@@ -28,7 +28,12 @@ RUNGS = {
     "reader": Rung("+ repurchases: READER", "tesla", refunds=True, gmv="reader"),
     "scenes": Rung("+ scenes: MI-DPG layers", "tesla", True, "reader", "mi_dpg"),
     "full": Rung(
-        "+ DenoiseBid", "tesla", True, "reader", "mi_dpg", corrected=(Target.CTR, Target.CVR)
+        about="+ DenoiseBid of CTR and CVR",
+        netcvr="tesla",
+        refunds=True,
+        gmv="reader",
+        backbone="mi_dpg",
+        corrected=(Target.CTR, Target.CVR),
     ),
 }
 """Learned stacks, worst first."""
