@@ -26,7 +26,7 @@ help: ## list the targets
 
 install: $(STAMP) ## create .venv and install the pinned packages and adsim (editable)
 
-run: $(STAMP) ## run the main job (scenario `default`); ARGS="..." goes to `adsim run`
+run: $(STAMP) ## run the main job (the ladder of estimates in `default`); ARGS="..." goes to `adsim run`
 	@$(BIN)/adsim run $(ARGS)
 
 test: lint ## lint, types and the whole test suite
@@ -44,7 +44,8 @@ bench: $(STAMP) ## print the speed benchmark
 	$(BIN)/adsim bench speed
 
 reproduce: $(STAMP) ## regenerate the tables of the README; DATA=DIR holds the public logs
-	$(BIN)/adsim run default
+	$(BIN)/adsim run default --preset full
+	$(BIN)/adsim run default --agent all
 	$(BIN)/adsim replay ipinyou --data $(DATA)/ipinyou --campaign 2997
 	$(BIN)/adsim bench speed
 

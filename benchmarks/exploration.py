@@ -29,6 +29,8 @@ from scenarios.schema import load
 from scenarios.selection import GROUPS, KINDS
 from scenarios.stacks import STACKS
 
+JOBS = 2  # processes
+
 
 def parse_shares(text: str) -> list[float]:
     """Shares from "0,0.05,0.2"; 0 is always among them, first.
@@ -75,7 +77,7 @@ def measure(
     plain = ladder.plan(load(scenario), scenario, {}, [], seeds, rungs=[estimates])
     steps = [step._replace(explore=share) for share in shares for step in plain]
     folders = make_folder(out), make_folder(cache_folder())
-    return rows_of(pd.DataFrame(ladder.play_all(steps, *folders, jobs=2)))
+    return rows_of(pd.DataFrame(ladder.play_all(steps, *folders, jobs=JOBS)))
 
 
 def print_rows(title: str, rows: Sequence[dict[str, Any]]) -> None:

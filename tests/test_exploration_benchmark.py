@@ -1,0 +1,95 @@
+"""What selection does to estimates, and the benchmark of exploration."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from small_stacks import SMALL
+
+import scenarios.ladder as ladder
+from adsim.types import Target
+from benchmarks import exploration
+from predictors import OraclePredictor
+from scenarios.build import make_agent, make_auction_env
+from scenarios.estimates import EstimatesWrapper
+from scenarios.run import play
+from scenarios.selection import GROUPS, KINDS, SelectionMeter
+from scenarios.stack import SOURCES, Stack
+
+NOISY = {"platform_noise.ctr_sd": 1.0, "platform_noise.cvr_sd": 1.0}
+
+
+def met(stack, **options):
+    meter = SelectionMeter(
+        EstimatesWrapper(make_auction_env(overrides=SMALL | NOISY), stack, **options)
+    )
+    play(meter, make_agent("dual"), 0)
+    return meter
+
+
+def test_true_estimates_are_true_everywhere():
+    oracle = OraclePredictor()
+    meter = met(Stack({t: oracle for t in SOURCES if t in oracle.targets}), explore_share=0.5)
+    assert meter.ratios() == pytest.approx({f"{g}_{k}": 1.0 for g in GROUPS for k in KINDS})
+    assert (meter.sums[0] >= meter.sums[1]).all()
+    assert (meter.sums[1] >= meter.sums[2]).all()
+
+
+def test_winning_selects_overestimates():
+    found = met(Stack()).ratios()
+    assert found["won_ctr"] > 1.1 * found["requests_ctr"]
+    assert found["won_cvr"] > 1.1 * found["requests_cvr"]
+    assert np.isnan(found["explored_ctr"])  # no bid was explored
+
+
+def test_sums_by_hand():
+    oracle = OraclePredictor()
+    meter = SelectionMeter(
+        EstimatesWrapper(make_auction_env(overrides=SMALL | NOISY), Stack({Target.CVR: oracle}))
+    )
+    obs, _ = meter.reset(seed=1)
+    truth = meter.unwrapped.oracle().truth()
+    _, _, _, _, info = meter.step(np.minimum(obs["expected_net_value"], 100.0))
+    real, won = obs["mask"] > 0, info["result"].won
+    assert meter.sums[0, 0, 0] == pytest.approx(obs["pctr"][real].sum())
+    assert meter.sums[1, 1, 1] == pytest.approx((truth.p_click * truth.p_convert)[won].sum())
+    assert meter.sums[1, 2, 1] == pytest.approx(truth.net_value[won].sum())
+
+
+def test_rows_by_hand():
+    names = [f"{group}_{kind}" for group in GROUPS for kind in KINDS]
+    trials = [
+        {"explore": share, "seed": seed, "expected_net_value": value, **dict.fromkeys(names, ratio)}
+        for share, ratio, values in ((0.0, 1.2, (100.0, 104.0)), (0.1, 1.1, (90.0, 96.0)))
+        for seed, value in enumerate(values)
+    ]
+    plain, explored = exploration.rows_of(pd.DataFrame(trials))
+    assert plain["paired_diff"] == 0.0
+    assert explored["expected_net_value"] == 93.0
+    assert explored["paired_diff"] == -9.0  # -10 and -8
+    assert explored["won_cvr"] == pytest.approx(1.1)
+
+
+@pytest.mark.parametrize("text", ["", "a", "0.1,2", "-0.1"])
+def test_bad_shares_are_named(text):
+    with pytest.raises(ValueError, match="--shares: expected numbers in"):
+        exploration.parse_shares(text)
+
+
+def test_benchmark_prints_rows(monkeypatch, capsys, tmp_path):
+    # The oracle's estimates need no warm-up; four ticks instead of a week.
+    tiny = {**SMALL, "time.num_ticks": 4}
+    monkeypatch.setattr(exploration, "load", lambda name: ladder.load(name, tiny))
+    monkeypatch.setattr(ladder, "scenario_of", lambda world: ladder.load("default", tiny))
+    monkeypatch.setattr(exploration, "cache_folder", lambda: tmp_path / "cache")
+    options = ["--estimates", "oracle", "--seeds", "0", "--shares", "0.5", "--out", str(tmp_path)]
+    monkeypatch.setattr(exploration, "JOBS", 1)
+    monkeypatch.setattr(sys, "argv", ["exploration", *options, "--json"])
+    exploration.main()
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["explore"] for row in rows] == [0.0, 0.5]
+    assert rows[0]["paired_diff"] == 0.0
+    assert (Path(tmp_path) / "default" / "ladder" / "oracle-explore0.5-0-0.json").is_file()
