@@ -1,4 +1,4 @@
-"""The command line: `adsim run | replay | data | bench | list | show | schema`."""
+"""The command line: `adsim run | train | replay | data | bench | list | show | schema`."""
 
 import json
 import sys
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from scenarios.bench_cli import JsonOption, bench_app, parse_seeds
+from scenarios.train_cli import train
 
 app = typer.Typer(
     help="adsim: an auto-bidding simulator with delayed conversions, refunds and repurchases.",
@@ -21,6 +22,7 @@ app.add_typer(replay_app, name="replay")
 data_app = typer.Typer(help="Click and purchase logs.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
+app.command()(train)
 
 SetOption = Annotated[
     list[str] | None,
@@ -50,7 +52,11 @@ def run(
     ] = "default",
     agent: Annotated[
         list[str] | None,
-        typer.Option("--agent", "-a", help="Agent, or file.py:Class of your own; repeatable."),
+        typer.Option(
+            "--agent",
+            "-a",
+            help="Agent, file.py:Class of your own, or sb3:FOLDER of a training; repeatable.",
+        ),
     ] = None,
     seeds: Annotated[
         str | None, typer.Option(help="Episode seeds, e.g. 0-9; default: the scenario's.")
