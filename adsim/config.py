@@ -342,8 +342,10 @@ class WorldConfig(Model):
     """Determines users, items, effects and drift."""
     randomize_structure: bool = False
     """Draw the structure seed anew at every reset."""
-    reward: Literal["cash", "accrual"] = "cash"
-    """`accrual` credits an impression at once with its realised net value (privileged)."""
+    reward: Literal["cash", "accrual", "estimated"] = "cash"
+    """`cash` pays as purchases and refunds are seen, `accrual` the realised net value of a click at
+    once (privileged), `estimated` its predicted one at once and the difference when all its windows
+    are closed. All three have the same sum."""
     time: TimeConfig = TimeConfig()
     traffic: TrafficConfig = TrafficConfig()
     entities: EntitiesConfig = EntitiesConfig()

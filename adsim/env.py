@@ -13,11 +13,12 @@ from adsim.history import episode_campaign, make_campaign
 from adsim.ledger import NetValueStatement
 from adsim.observation import AuctionView, PacingView
 from adsim.oracle import Oracle
-from adsim.types import Campaign
+from adsim.types import Campaign, FloatArray
+from adsim.value_source import ValueSource
 from adsim.world import World
 
 _FIRST = np.array([0])
-_STATE_FORMAT = 1
+_STATE_FORMAT = 2
 
 
 class CampaignEnv(gym.Env[Any, np.ndarray]):
@@ -69,7 +70,7 @@ class CampaignEnv(gym.Env[Any, np.ndarray]):
             )
         bids = self.view.bids(action[None], np.array([True]))
         self.view.before()
-        outcome = self.world.play(bids, _FIRST)
+        outcome = self.world.play(bids, _FIRST, self.view.click_values())
         self.view.note(outcome, _FIRST)
         done = bool(outcome.done[0])
         return self._observation(), float(outcome.reward[0]), done, False, self._info(outcome)
@@ -82,6 +83,11 @@ class CampaignEnv(gym.Env[Any, np.ndarray]):
 
     def _info(self, outcome: Any) -> dict[str, Any]:
         return first_of(self.view.info(outcome, _FIRST))
+
+    @property
+    def privileged(self) -> bool:
+        """Whether its estimates are made of the truth."""
+        return self.view.privileged
 
     def statement(self) -> NetValueStatement:
         """The closing statement.
@@ -223,7 +229,8 @@ class AuctionEnv(CampaignEnv):
     ## Rewards
     Cash basis (default): margin x (purchases - refunds seen in the tick) - spend of the tick; the
     last step drains the queue of pending events, so that the rewards sum to the statement's net
-    value. `reward = "accrual"` credits an impression at once with its realised net value.
+    value. `reward = "accrual"` credits an impression at once with its realised net value,
+    `reward = "estimated"` a click with its predicted one, to be corrected: `adsim.credit`.
 
     ## Episode End
     `terminated` after the last tick. A campaign without budget runs on: feedback still arrives.
@@ -234,19 +241,36 @@ class AuctionEnv(CampaignEnv):
 
     ## Arguments
     `gymnasium.make("adsim/Auction-v0", scenario="default", overrides=None, render_mode=None)`;
-    `overrides` maps dotted configuration keys to values.
+    `overrides` maps dotted configuration keys to values; with `estimates`, a name of
+    `scenarios.stacks.STACKS` other than "platform", the entries `ctr`, `cvr`, `refund_rate`, `gmv`
+    and `expected_net_value` (M,) are added to the observation.
 
     ## Version History
     v0: first version.
     """
 
-    def __init__(self, world: World, render_mode: str | None = None) -> None:
+    def __init__(
+        self,
+        world: World,
+        render_mode: str | None = None,
+        *,
+        value_source: ValueSource | None = None,
+    ) -> None:
         super().__init__(world, render_mode)
-        self.view = AuctionView(world, self.terms)
+        self.view = AuctionView(world, self.terms, value_source)
         self.observation_space, self.action_space = (
             self.view.observation_space,
             self.view.action_space,
         )
+
+    def credit(self, click_values: FloatArray) -> None:
+        """Has the next tick's estimated rewards credit these predictions instead of its own.
+
+        Args:
+            click_values: (M,) predicted net value of a click, currency.
+        """
+        assert isinstance(self.view, AuctionView)
+        self.view.credit(click_values[None])
 
 
 class PacingEnv(CampaignEnv):
@@ -254,8 +278,8 @@ class PacingEnv(CampaignEnv):
 
     ## Description
     The world of `AuctionEnv`; bids are value estimate x max_multiplier ** action, at most max_bid.
-    Until a learned value source is plugged in, the value estimate of an impression is the
-    platform's pctr x pcvr x list price x margin.
+    The value estimate of an impression is the platform's pctr x pcvr x list price x margin, or that
+    of `estimates`.
 
     ## Action Space
     `Box(-1, 1, (k,), float32)`: k = 1, or one component per scene with `per_scene=True`. 0 bids
@@ -278,11 +302,14 @@ class PacingEnv(CampaignEnv):
 
     ## Information
     Of the last tick: `impressions`, `wins`, `clicks`, `spend`, `gmv`, `refunded`; `net_value` so
-    far (cash basis); `reward_terms`. Numbers only, so that vector environments can stack them.
+    far, the sum of the rewards; `reward_terms`. Numbers only, so that vector environments can stack
+    them.
 
     ## Arguments
     `gymnasium.make("adsim/Pacing-v0", scenario="default", overrides=None, per_scene=False,
-    render_mode=None)`.
+    estimates="platform", learn=False, render_mode=None)`; `estimates` is a name of
+    `scenarios.stacks.STACKS`. Estimates stay as the warm-up left them, or `learn` from the
+    campaign.
 
     ## Version History
     v0: first version.
@@ -294,7 +321,7 @@ class PacingEnv(CampaignEnv):
         render_mode: str | None = None,
         *,
         per_scene: bool = False,
-        value_source: Any = None,
+        value_source: ValueSource | None = None,
     ) -> None:
         super().__init__(world, render_mode)
         self.view = PacingView(world, self.terms, per_scene=per_scene, value_source=value_source)

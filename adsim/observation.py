@@ -34,6 +34,7 @@ from adsim.types import (
     Impressions,
     IntArray,
 )
+from adsim.value_source import ValueSource, click_values
 from adsim.world import World
 
 MAX_MONEY = 1e12  # finite upper bound of money in observation spaces, currency
@@ -50,9 +51,13 @@ _LAST = {
 def reward_terms(world: World, outcome: TickOutcome | None) -> dict[str, FloatArray]:
     """Named terms (E,) that sum to the reward, currency."""
     if outcome is None:
-        zero = np.zeros(world.num_worlds)
-        return {"purchases": zero, "refunds": zero.copy(), "spend": zero.copy()}
+        estimated = world.config.reward == "estimated"
+        names = ("credit", "correction") if estimated else ("purchases", "refunds")
+        return {name: np.zeros(world.num_worlds) for name in (*names, "spend")}
     margin = world.config.campaign.margin
+    if world.config.reward == "estimated":
+        terms = zip(("credit", "correction"), outcome.credit, strict=True)
+        return {**dict(terms), "spend": 0.0 - outcome.spend}
     if world.config.reward == "accrual":
         value = outcome.reward + outcome.spend
         return {"purchases": value, "refunds": np.zeros_like(value), "spend": 0.0 - outcome.spend}
@@ -64,10 +69,20 @@ def reward_terms(world: World, outcome: TickOutcome | None) -> dict[str, FloatAr
 
 
 class AuctionView:
-    """One bid per impression."""
+    """One bid per impression.
 
-    def __init__(self, world: World, campaign: Campaign) -> None:
-        self.world, self.campaign = world, campaign
+    Args:
+        world: what is played.
+        campaign: its terms.
+        value_source: its estimates are part of the observation; none by default.
+    """
+
+    def __init__(
+        self, world: World, campaign: Campaign, value_source: ValueSource | None = None
+    ) -> None:
+        self.world, self.campaign, self.value_source = world, campaign, value_source
+        self._estimates: dict[str, FloatArray] | None = None  # of the tick to be played
+        self._handed: FloatArray | None = None
         m, source = world.num_slots, world.source
         horizon = world.config.time.horizon_hours
         unit = spaces.Box(0.0, 1.0, (m,), np.float64)
@@ -89,11 +104,45 @@ class AuctionView:
                 "tick_fraction": spaces.Box(0.0, 1.0, (1,), np.float64),
                 "budget_left": spaces.Box(0.0, budget, (1,), np.float64),
                 **{name: spaces.Box(0.0, MAX_MONEY, (1,), np.float64) for name in _LAST},
+                **{name: spaces.Box(0.0, top, (m,), np.float64) for name, top in self._limits()},
             }
         )
 
+    def _limits(self) -> list[tuple[str, float]]:
+        return [] if self.value_source is None else list(self.value_source.limits.items())
+
+    @property
+    def privileged(self) -> bool:
+        """Whether the value source is."""
+        return self.value_source is not None and self.value_source.privileged
+
     def restart(self, worlds: IntArray) -> None:
         """New campaigns: nothing is remembered."""
+        self._estimates = self._handed = None
+        if self.value_source is not None:
+            self.value_source.restart(worlds)
+
+    def estimates(self, obs: Mapping[str, Any] | None = None) -> dict[str, FloatArray]:
+        """What the value source says of the tick to be played, (E, M) each; asked once.
+
+        Args:
+            obs: the observation without them, if it is at hand.
+        """
+        assert self.value_source is not None
+        if self._estimates is None:
+            shown = self._platform() if obs is None else obs
+            self._estimates = self.value_source.estimate(shown, self.world.tick)
+        return self._estimates
+
+    def credit(self, click_values: FloatArray) -> None:
+        """Predicted net value of a click (E, M) that the next tick's estimated rewards credit."""
+        self._handed = click_values
+
+    def click_values(self) -> FloatArray | None:
+        """The same (E, M): as handed over, or by the value source; None: as the platform says."""
+        if self.world.config.reward != "estimated" or self._handed is not None:
+            return self._handed
+        return None if self.value_source is None else click_values(self.estimates())
 
     def bids(self, actions: Any, playing: BoolArray) -> FloatArray:
         """Validated bids (E, M); rows of worlds that do not play are ignored.
@@ -116,7 +165,10 @@ class AuctionView:
         """Called before a tick is played: nothing to keep."""
 
     def note(self, outcome: TickOutcome, worlds: IntArray) -> None:
-        """Remembers what later observations need: nothing."""
+        """The value source learns from a tick, of the worlds (W,) that played it."""
+        self._estimates = self._handed = None
+        if self.value_source is not None:
+            self.value_source.note(outcome, self.world.tick - 1)
 
     def get_state(self) -> dict[str, np.ndarray]:
         """Nothing is remembered."""
@@ -124,9 +176,17 @@ class AuctionView:
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
         """Restores what `get_state` returned."""
+        self._estimates = self._handed = None
 
     def observation(self) -> dict[str, Any]:
         """Dict of arrays with a leading axis E."""
+        obs = self._platform()
+        if self.value_source is not None:
+            obs |= {name: array.copy() for name, array in self.estimates(obs).items()}
+        return obs
+
+    def _platform(self) -> dict[str, Any]:
+        """The observation without estimates."""
         world = self.world
         # A copy: the block also holds what a bidder must not see, or change.
         shown = world.drawn.floats[_SHOWN_ROWS]
@@ -159,9 +219,7 @@ class AuctionView:
                 feedback[e], result[e] = empty_events(), empty_result(world.num_slots)
                 continue
             feedback[e] = outcome.events(e, int(world.tick[e]) - 1)
-            result[e] = AuctionResult(
-                outcome.won[e], outcome.price[e], outcome.clicked[e], outcome.slot[e]
-            )
+            result[e] = outcome.result(e)
         return {
             "feedback": feedback,
             "result": result,
@@ -215,17 +273,20 @@ class PacingView:
         world: what is played.
         campaign: its terms.
         per_scene: one action component per scene instead of one for all.
-        value_source: maps the observation of Auction-v0, with a leading axis E, to value
-            estimates (E, M), currency per shown impression; the platform's
-            pctr x pcvr x list price x margin by default.
+        value_source: of the estimates; the platform's pctr x pcvr x list price x margin by default.
     """
 
     def __init__(
-        self, world: World, campaign: Campaign, *, per_scene: bool = False, value_source: Any = None
+        self,
+        world: World,
+        campaign: Campaign,
+        *,
+        per_scene: bool = False,
+        value_source: ValueSource | None = None,
     ) -> None:
         self.world, self.campaign = world, campaign
-        self.value_source = value_source
-        self._shown = AuctionView(world, campaign)
+        self._shown = AuctionView(world, campaign, value_source)
+        self.privileged, self.click_values = self._shown.privileged, self._shown.click_values
         self.size = world.source.num_scenes if per_scene else 1
         low = np.array([-1.0 if name in SIGNED else 0.0 for name in PacingFeatures._fields])
         self.observation_space = spaces.Box(
@@ -241,11 +302,12 @@ class PacingView:
     def restart(self, worlds: IntArray) -> None:
         """New campaigns: nothing is remembered."""
         self.memory[worlds] = 0.0
+        self._shown.restart(worlds)
 
     def values(self) -> FloatArray:
         """Value estimates (E, M), currency per shown impression; 0 in padding."""
-        if self.value_source is not None:
-            return self.value_source(self._shown.observation())
+        if self._shown.value_source is not None:
+            return self._shown.estimates()["expected_net_value"]
         return self.world.drawn.floats[VALUE]
 
     def bids(self, actions: Any, playing: BoolArray) -> FloatArray:
@@ -284,6 +346,7 @@ class PacingView:
     def set_state(self, state: dict[str, np.ndarray]) -> None:
         """Restores what `get_state` returned."""
         self.memory = state["memory"].copy()
+        self._shown.set_state({})
 
     def before(self) -> None:
         """Keeps the values of the tick about to be played."""
@@ -291,6 +354,7 @@ class PacingView:
 
     def note(self, outcome: TickOutcome, worlds: IntArray) -> None:
         """Remembers price quantiles and mean value of what was won."""
+        self._shown.note(outcome, worlds)
         won_summary(worlds, outcome.won, outcome.price, self._played_values, self.memory)
 
     def observation(self) -> NDArray[np.float32]:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adsim.feedback import Released
-from adsim.types import BoolArray, EventBatch, FloatArray
+from adsim.types import AuctionResult, BoolArray, EventBatch, FloatArray
 
 
 class TickOutcome(NamedTuple):
@@ -21,7 +21,14 @@ class TickOutcome(NamedTuple):
     wins: FloatArray  # (E,)
     spend: FloatArray  # (E,)
     reward: FloatArray  # (E,)
+    credit: FloatArray  # (2, E) credited for the tick's clicks, and corrected; 0 unless estimated
     done: BoolArray  # (E,)
+
+    def result(self, world: int) -> AuctionResult:
+        """What world `world` learned of its auctions."""
+        return AuctionResult(
+            self.won[world], self.price[world], self.clicked[world], self.slot[world]
+        )
 
     def events(self, world: int, tick: int) -> EventBatch:
         """The events that world `world` saw in `tick`."""

@@ -21,6 +21,7 @@ from adsim.observation import AuctionView, PacingView
 from adsim.oracle import Oracle
 from adsim.outcome import TickOutcome
 from adsim.types import BoolArray, Campaign, IntArray
+from adsim.value_source import ValueSource
 from adsim.world import World
 
 
@@ -114,7 +115,7 @@ class CampaignVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             worlds = np.flatnonzero(playing)
             bids = self.view.bids(actions, playing)
             self.view.before()
-            outcome = self.world.play(bids, worlds)
+            outcome = self.world.play(bids, worlds, self.view.click_values())
             self.view.note(outcome, worlds)
         if restart.any():
             self._restart(np.flatnonzero(restart), [None] * int(restart.sum()), {})
@@ -154,6 +155,11 @@ class CampaignVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             "final_info": final_info,
             "_final_info": over.copy(),
         }
+
+    @property
+    def privileged(self) -> bool:
+        """Whether its estimates are made of the truth."""
+        return self.view.privileged
 
     def statement(self, index: int) -> NetValueStatement:
         """The closing statement of the last campaign that a sub-environment finished.
@@ -229,10 +235,14 @@ class AuctionVectorEnv(CampaignVectorEnv):
     """E campaigns of `adsim.env.AuctionEnv` side by side; bids (E, M)."""
 
     def __init__(
-        self, world: World, autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP
+        self,
+        world: World,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        *,
+        value_source: ValueSource | None = None,
     ) -> None:
         super().__init__(world, autoreset_mode)
-        self.view = AuctionView(world, self.terms)
+        self.view = AuctionView(world, self.terms, value_source)
         self._set_spaces()
 
 
@@ -245,7 +255,7 @@ class PacingVectorEnv(CampaignVectorEnv):
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         *,
         per_scene: bool = False,
-        value_source: Any = None,
+        value_source: ValueSource | None = None,
     ) -> None:
         super().__init__(world, autoreset_mode)
         self.view = PacingView(world, self.terms, per_scene=per_scene, value_source=value_source)

@@ -13,6 +13,7 @@ import numpy as np
 
 from adsim.clearing import clear_population
 from adsim.config import WorldConfig
+from adsim.credit import CreditBook, predicted
 from adsim.feedback import FeedbackQueue, Released
 from adsim.kernels import (
     ACCRUED,
@@ -84,6 +85,7 @@ class World:
             *(num_worlds, self.num_ticks, config.campaign.margin, config.campaign.budget),
             refund_ticks,
         )
+        self.credits = CreditBook(config, num_worlds)
         self.queue = FeedbackQueue(num_worlds, self.num_ticks)
         self.log = EventLog(self.source.entity_features)
         self.seeds = np.zeros(num_worlds, dtype=np.uint64)
@@ -131,6 +133,7 @@ class World:
         self.tick[worlds] = 0
         self.budget_left[worlds] = self._budgets
         self.ledger.reset(worlds)
+        self.credits.reset(worlds)
         self.queue.clear(worlds)
         self.log.forget(worlds, self.num_worlds)
         self.source.reset(worlds, self.seeds)
@@ -157,12 +160,16 @@ class World:
         if playing.size:
             self._share(lambda w: self.source.draw(w, self.seeds, self.tick, self.drawn), playing)
 
-    def play(self, bids: FloatArray, worlds: IntArray) -> TickOutcome:
+    def play(
+        self, bids: FloatArray, worlds: IntArray, click_values: FloatArray | None = None
+    ) -> TickOutcome:
         """Plays the current tick of the given worlds.
 
         Args:
             bids: (E, M) currency >= 0 per impression (per click if charged per click).
             worlds: (W,) worlds that play, increasing; their ticks must be < T.
+            click_values: (E, M) predicted net value of a click, currency, that estimated rewards
+                credit; the platform's by default.
         """
         shape = bids.shape
         won, clicked = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
@@ -189,7 +196,11 @@ class World:
             )
         seen = self._release(worlds, click_rows)
         counted = self.ledger.post(worlds, self.tick, self.drawn.filled, totals, seen)
-        reward = self._reward(counted, totals)
+        credit = np.zeros((2, self.num_worlds))
+        if self.config.reward == "estimated":
+            value = predicted(self.drawn, click_rows, click_values)
+            credit = self.credits.post(worlds, self.tick, click_rows[:, 0], value, seen)
+        reward = self._reward(counted, totals, credit)
         self.ledger.net_value[worlds] += reward[worlds]
         self.tick[worlds] += 1
         done = self.tick >= self.num_ticks
@@ -204,6 +215,7 @@ class World:
             wins=totals[:, WINS],
             spend=totals[:, SPEND],
             reward=reward,
+            credit=credit,
             done=done,
         )
 
@@ -213,8 +225,10 @@ class World:
             self._recent = self.ledger.recent(self.tick)
         return self._recent
 
-    def _reward(self, counted: FloatArray, totals: FloatArray) -> FloatArray:
-        """Cash basis: margin x (purchases - refunds seen) - spend. Accrual: all at once."""
+    def _reward(self, counted: FloatArray, totals: FloatArray, credit: FloatArray) -> FloatArray:
+        """What the tick brings on the configured basis (E,), less its spend."""
+        if self.config.reward == "estimated":
+            return credit.sum(axis=0) - totals[:, SPEND]
         margin = self.config.campaign.margin
         if self.config.reward == "accrual":
             return margin * totals[:, ACCRUED] - totals[:, SPEND]
@@ -343,7 +357,7 @@ class World:
             "budget_left": self.budget_left.copy(),
         }
         parts: dict[str, Any] = {"ledger": self.ledger, "queue": self.queue, "log": self.log}
-        parts["source"] = self.source
+        parts |= {"credits": self.credits, "source": self.source}
         if self.rivals is not None:
             parts["rivals"] = self.rivals
         for prefix, part in parts.items():
@@ -377,9 +391,8 @@ class World:
                     for name in Recorded._fields
                 )
             )
-        self.ledger.set_state(part("ledger"))
-        self.queue.set_state(part("queue"))
-        self.log.set_state(part("log"))
+        for name in ("ledger", "credits", "queue", "log"):
+            getattr(self, name).set_state(part(name))
         if self.rivals is not None:
             self.rivals.set_state(part("rivals"))
         self.source.set_state(part("source"))

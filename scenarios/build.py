@@ -14,6 +14,7 @@ from adsim.kernels import draw
 from adsim.market import advertiser_budgets
 from adsim.replay import ReplaySource
 from adsim.source import SyntheticSource
+from adsim.value_source import ValueSource
 from adsim.vector_env import AuctionVectorEnv, PacingVectorEnv
 from adsim.world import World
 from agents import AGENTS
@@ -80,10 +81,12 @@ def make_auction_env(
     overrides: Mapping[str, Any] | None = None,
     render_mode: str | None = None,
     record_prices: bool = False,
+    estimates: str = "platform",
 ) -> AuctionEnv:
     """Entry point of adsim/Auction-v0."""
     config = resolve(scenario, overrides).world
-    return AuctionEnv(make_world(config, record_prices=record_prices), render_mode)
+    world = make_world(config, record_prices=record_prices)
+    return AuctionEnv(world, render_mode, value_source=_values(estimates, world))
 
 
 def make_pacing_env(
@@ -92,11 +95,14 @@ def make_pacing_env(
     render_mode: str | None = None,
     per_scene: bool = False,
     record_prices: bool = False,
+    estimates: str = "platform",
+    learn: bool = False,
 ) -> PacingEnv:
     """Entry point of adsim/Pacing-v0."""
     config = resolve(scenario, overrides).world
     world = make_world(config, record_prices=record_prices)
-    return PacingEnv(world, render_mode, per_scene=per_scene)
+    values = _values(estimates, world, learn=learn)
+    return PacingEnv(world, render_mode, per_scene=per_scene, value_source=values)
 
 
 def make_auction_vector_env(
@@ -106,11 +112,12 @@ def make_auction_vector_env(
     autoreset_mode: str = "NextStep",
     num_threads: int = 1,
     record_prices: bool = False,
+    estimates: str = "platform",
 ) -> AuctionVectorEnv:
     """Vector entry point of adsim/Auction-v0."""
     config = resolve(scenario, overrides).world
     world = make_world(config, num_envs, num_threads=num_threads, record_prices=record_prices)
-    return AuctionVectorEnv(world, autoreset_mode)
+    return AuctionVectorEnv(world, autoreset_mode, value_source=_values(estimates, world))
 
 
 def make_pacing_vector_env(
@@ -121,11 +128,22 @@ def make_pacing_vector_env(
     num_threads: int = 1,
     record_prices: bool = False,
     per_scene: bool = False,
+    estimates: str = "platform",
 ) -> PacingVectorEnv:
     """Vector entry point of adsim/Pacing-v0."""
     config = resolve(scenario, overrides).world
     world = make_world(config, num_envs, num_threads=num_threads, record_prices=record_prices)
-    return PacingVectorEnv(world, autoreset_mode, per_scene=per_scene)
+    values = _values(estimates, world)
+    return PacingVectorEnv(world, autoreset_mode, per_scene=per_scene, value_source=values)
+
+
+def _values(estimates: str, world: World, learn: bool = False) -> ValueSource | None:
+    """The value source of an environment; see `scenarios.values.make_values`."""
+    if estimates == "platform" and not learn:
+        return None
+    from scenarios.values import make_values  # imports torch
+
+    return make_values(estimates, world, learn=learn)
 
 
 def make_agent(name: str) -> Any:

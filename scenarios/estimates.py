@@ -5,8 +5,6 @@ it learn from windows of what was observed. A prediction is kept when it is made
 label matures; it is never made again.
 """
 
-import time
-from copy import deepcopy
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -15,14 +13,13 @@ from gymnasium import spaces
 
 from adsim.env import AuctionEnv
 from adsim.kernels import PRICE
-from adsim.observation import MAX_MONEY, shown_impressions
 from adsim.rng import derive, uniforms
 from adsim.scores import fractional_knapsack
 from adsim.types import FloatArray
-from scenarios.observed import Calibration, LabelBook, Recorder
-from scenarios.stack import Estimates, Stack
+from scenarios.observed import Calibration, LabelBook
+from scenarios.online import LEARN_EVERY, LIMITS, OnlineEstimates
+from scenarios.stack import Stack
 
-PROBABILITIES = ("ctr", "cvr", "refund_rate")
 EXPLORATION_STREAM = 103  # of rng: apart from every stream of a world
 
 
@@ -32,7 +29,8 @@ class EstimatesWrapper(gym.Wrapper[dict[str, Any], np.ndarray, dict[str, Any], n
     Added are `ctr`, `cvr`, `refund_rate`, `gmv` and `expected_net_value`, (M,) each, see
     `Estimates`: every agent that bids on value bids on the last. The stack learns from past
     observations, `info["result"]` and `info["feedback"]`, and nothing else. Every `reset` starts
-    from the stack that was handed over, which is never modified.
+    from the stack that was handed over, which is never modified. Estimated rewards credit what the
+    stack says.
 
     Args:
         env: Auction-v0, wrapped or not.
@@ -43,11 +41,8 @@ class EstimatesWrapper(gym.Wrapper[dict[str, Any], np.ndarray, dict[str, Any], n
         explore_factor: the factor is log-uniform in [1 / explore_factor, explore_factor], >= 1.
 
     Attributes:
-        stack: as learned so far.
-        book: predictions and labels of the episode.
-        values: expected net value (n,) of all requests of each tick so far, currency.
+        online: the estimates, and what has become of them.
         explored: (M,) bids of the last tick that were multiplied.
-        seconds: spent in learning and in predicting, this episode.
 
     Raises:
         ValueError: another environment, or an argument out of range.
@@ -58,7 +53,7 @@ class EstimatesWrapper(gym.Wrapper[dict[str, Any], np.ndarray, dict[str, Any], n
         env: gym.Env[Any, np.ndarray],
         stack: Stack,
         *,
-        learn_every: int = 2,
+        learn_every: int = LEARN_EVERY,
         explore_share: float = 0.0,
         explore_factor: float = 2.0,
     ) -> None:
@@ -66,24 +61,19 @@ class EstimatesWrapper(gym.Wrapper[dict[str, Any], np.ndarray, dict[str, Any], n
         base = env.unwrapped
         if not isinstance(base, AuctionEnv):
             raise ValueError(f"env must be an Auction-v0, got {type(base).__name__}")
-        if learn_every < 0:
-            raise ValueError(f"learn_every must be >= 0, got {learn_every}")
         if not (0 <= explore_share <= 1 and 1 <= explore_factor < np.inf):
             raise ValueError(
                 "explore_share must be in [0, 1] and explore_factor in [1, inf), "
                 f"got {explore_share} and {explore_factor}"
             )
-        self._base, self._given, self.stack = base, stack, stack
+        self._base = base
         self._terms = base.terms  # the campaign's, which are the same in all episodes
+        self.online = OnlineEstimates(stack, base.world.config, learn_every)
         self.privileged = stack.privileged
-        self.learn_every = learn_every
         self.explore_share, self.explore_factor = explore_share, explore_factor
         self._exploration_seed = 0
         shape = (base.world.num_slots,)
-        boxes = {
-            name: spaces.Box(0.0, 1.0 if name in PROBABILITIES else MAX_MONEY, shape, np.float64)
-            for name in Estimates._fields
-        }
+        boxes = {k: spaces.Box(0.0, top, shape, np.float64) for k, top in LIMITS.items()}
         shown: Any = env.observation_space
         self.observation_space = spaces.Dict({**shown.spaces, **boxes})
 
@@ -94,64 +84,60 @@ class EstimatesWrapper(gym.Wrapper[dict[str, Any], np.ndarray, dict[str, Any], n
         obs, info = self.env.reset(seed=seed, options=options)
         origin = self._exploration_seed if seed is None else seed
         self._exploration_seed = derive(origin, EXPLORATION_STREAM)
-        self.stack = deepcopy(self._given)
-        if self.privileged:
-            self.stack.attach(self._base.oracle())
-        windows = self._base.world.config.windows
-        self.book = LabelBook(windows)
-        self.recorder = Recorder(obs, windows.gmv_hours + windows.refund_hours)
-        self.values: list[FloatArray] = []
+        self.online.restart(self._base.oracle())
         self.explored = np.zeros(self._base.world.num_slots, bool)
-        self.seconds = {"learn": 0.0, "predict": 0.0}
-        self._tick = 0
         return self._with_estimates(obs), info
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """Plays a tick with bids (M,), learns if it is time, and estimates the next tick."""
-        obs, reward, terminated, truncated, info = self.env.step(self._explore(action))
-        self.recorder.add(self._shown, info)
-        margin = self._terms.margin
-        ctr = self._estimates.ctr
-        value = self._estimates.expected_net_value
-        net_gmv = np.divide(value, margin * ctr, out=np.zeros_like(value), where=ctr > 0)
-        self.book.add(self._shown, self._estimates, net_gmv, info["result"], self.explored)
-        self.book.update(info["feedback"])
-        self._tick += 1
+        bids, online = self._explore(action), self.online
+        self._base.credit(online.click_values())
+        obs, reward, terminated, truncated, info = self.env.step(bids)
         over = terminated or truncated
-        if self.learn_every and (over or self._tick % self.learn_every == 0):
-            started = time.perf_counter()
-            self.stack.partial_fit(self.recorder.window(self.now_hours))
-            self.seconds["learn"] += time.perf_counter() - started
+        online.follow(info["result"], info["feedback"], self.explored, over)
         return self._with_estimates(obs), float(reward), terminated, truncated, info
+
+    @property
+    def stack(self) -> Stack:
+        """As learned so far."""
+        return self.online.stack
+
+    @property
+    def book(self) -> LabelBook:
+        """Predictions and labels of the episode."""
+        return self.online.book
+
+    @property
+    def values(self) -> list[FloatArray]:
+        """Expected net value (n,) of all requests of each tick so far, currency."""
+        return self.online.values
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Spent in learning and in predicting, this episode."""
+        return self.online.seconds
 
     @property
     def now_hours(self) -> float:
         """Hours of the campaign played so far."""
-        return self._tick * self._terms.tick_hours
+        return self.online.now_hours
 
     def calibration(self, explored: bool | None = None) -> dict[str, Calibration]:
         """Predictions against the labels that have matured so far; see `LabelBook`."""
-        over = self._tick >= self._terms.num_ticks
-        return self.book.calibration(np.inf if over else self.now_hours, explored)
+        return self.online.calibration(explored)
 
     def _with_estimates(self, obs: dict[str, Any]) -> dict[str, Any]:
-        self._shown = shown_impressions(obs, self._tick)
-        started = time.perf_counter()
-        self.stack.see(obs)
-        self._estimates = self.stack.estimate(obs, self._shown, self._terms.margin)
-        self.seconds["predict"] += time.perf_counter() - started
-        if self._tick < self._terms.num_ticks:
-            real = np.count_nonzero(self._shown.mask)
-            self.values.append(self._estimates.expected_net_value[:real].copy())
-        return {**obs, **{k: v.copy() for k, v in self._estimates._asdict().items()}}
+        said = self.online.estimate(obs)
+        return {**obs, **{k: v.copy() for k, v in said._asdict().items()}}
 
     def _explore(self, bids: np.ndarray) -> np.ndarray:
         """The bids (M,), some multiplied by a random factor, at most the highest bid."""
         bids, highest = np.asarray(bids, np.float64), self._terms.max_bid
-        if not self.explore_share or bids.shape != self._shown.mask.shape:  # the latter is refused
+        shown = self.online.shown
+        if not self.explore_share or bids.shape != shown.mask.shape:  # the latter is refused
             return bids
-        draws = uniforms(self._exploration_seed, EXPLORATION_STREAM, self._shown.impression_id)
-        chosen = (draws[:, 0] < self.explore_share) & (self._shown.mask > 0)
+        draws = uniforms(self._exploration_seed, EXPLORATION_STREAM, shown.impression_id)
+        chosen = (draws[:, 0] < self.explore_share) & (shown.mask > 0)
         self.explored = chosen & (bids <= highest)  # others are refused, too
         factor = self.explore_factor ** (2 * draws[:, 1] - 1)
         return np.where(self.explored, np.minimum(bids * factor, highest), bids)

@@ -75,8 +75,12 @@ def tick_table(env: AuctionEnv) -> pd.DataFrame:
     table["target_spend"] = config.campaign.budget * traffic / traffic.sum()
     margin = config.campaign.margin
     cash = margin * (table["gmv"] - table["refunded"])
-    earned = margin * table["accrued_net_gmv"] if config.reward == "accrual" else cash
-    table["reward"] = earned - table["spend"]
+    earned = {
+        "cash": cash,
+        "accrual": margin * table["accrued_net_gmv"],
+        "estimated": world.credits.earned[0],
+    }
+    table["reward"] = earned[config.reward] - table["spend"]
     return table
 
 

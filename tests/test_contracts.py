@@ -43,7 +43,7 @@ MARKETS = {
     "per_click": {"market.charge": "click"},
     "revealed": {"market.mechanism": "first_price", "market.reveal": "all"},
     "noisy": {"platform_noise.ctr_sd": 0.5, "platform_noise.cvr_sd": 0.5, "market.reserve": 2.0},
-    "new_structures": {"randomize_structure": True},
+    "new_structures": {"randomize_structure": True, "reward": "estimated"},
     "shock": {"shocks": [{"start_hours": 24.0, "end_hours": 48.0, "traffic": 2.0, "cvr": 1.5}]},
     "population": {"market.kind": "population"},
     "auctions_of_three": {

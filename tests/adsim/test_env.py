@@ -28,7 +28,7 @@ VARIANTS = {
     "first_price": {"market.mechanism": "first_price", "platform_noise.ctr_sd": 0.4},
     "per_click": {"market.charge": "click", "market.exposure": [0.7], "reward": "accrual"},
     "new_structures": {"randomize_structure": True},
-    "population": {"market.kind": "population"},
+    "population": {"market.kind": "population", "reward": "estimated"},
     "slots": {"market.kind": "population", "market.mechanism": "vcg", "market.exposure": [1, 0.6]},
 }
 QUICK = sorted(VARIANTS.keys() - {"new_structures"})  # which calibrates anew at every reset

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from small_worlds import SMALL_WORLD
+from value_sources import Constant
 
 from adsim.checks import find_difference
 from adsim.env import PacingEnv
@@ -152,9 +153,15 @@ def test_one_action_per_scene():
 
 
 def test_values_can_come_from_elsewhere():
-    env = PacingEnv(make().world, value_source=lambda world: np.full((1, 128), 7.0))
+    source = Constant(7.0)
+    env = PacingEnv(make().world, value_source=source)
     env.reset(seed=0)
-    assert env.view.bids(np.array([[0.0]]), np.array([True])).tolist() == [[7.0] * 128]
+    n = env.world.drawn.filled[0]
+    bids = env.view.bids(np.array([[0.0]]), np.array([True]))[0]
+    assert bids.tolist() == [7.0] * n + [0.0] * (128 - n)
+    for _ in range(3):
+        env.step(np.array([0.1]))
+    assert (source.asked, source.noted) == (4, 3)  # once per observation
 
 
 def test_bids_per_click_are_values_of_a_click():

@@ -30,7 +30,7 @@ KINDS = {
 VARIANTS = {
     "landscape": {},
     "per_click": {"market.charge": "click", "reward": "accrual", "market.reveal": "all"},
-    "population": {"market.kind": "population"},
+    "population": {"market.kind": "population", "reward": "estimated"},
     "new_structures": {"randomize_structure": True},
 }
 
