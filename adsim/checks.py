@@ -5,13 +5,14 @@ broken rule, saying which rule, where, and what was found.
 """
 
 from collections import namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
 import numpy as np
 
 from adsim import kernels
+from adsim.compare import CheckError, find_difference
 from adsim.env import AuctionEnv, CampaignEnv
 from adsim.feedback import push
 from adsim.observation import rows_of, shown_impressions
@@ -28,55 +29,9 @@ _DROPPED = 0.3  # share of the pending events that the other future lacks
 _Step = namedtuple("_Step", "obs reward terminated truncated info estimates")
 
 
-class CheckError(AssertionError):
-    """A rule is broken; the message names it."""
-
-
 def _require(condition: Any, message: str) -> None:
     if not condition:
         raise CheckError(message)
-
-
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """The numbers and arrays inside nested dicts, tuples and object arrays, with their places."""
-    if isinstance(value, dict):
-        parts = {f"[{key!r}]": part for key, part in value.items()}
-    elif isinstance(value, tuple | list) or getattr(value, "dtype", None) == np.dtype(object):
-        names = getattr(value, "_fields", range(len(value)))
-        parts = {f".{name}": part for name, part in zip(names, value, strict=True)}
-    else:
-        yield path, value
-        return
-    for name, part in parts.items():
-        yield from _leaves(part, path + name)
-
-
-def _bits(leaf: Any) -> Any:
-    """What makes two leaves the same: type, shape and bytes."""
-    if not isinstance(leaf, np.ndarray | np.generic | float):
-        return type(leaf), leaf
-    array = np.asarray(leaf)
-    return type(leaf), array.dtype, array.shape, array.tobytes()
-
-
-def find_difference(left: Any, right: Any, path: str = "value") -> str | None:
-    """Where two nested values (dicts, tuples, arrays, numbers) differ, bit for bit.
-
-    Returns None if they are the same. Types and dtypes count, too.
-    """
-    ours, theirs = dict(_leaves(left, path)), dict(_leaves(right, path))
-    if list(ours) != list(theirs):
-        return f"{path}: {list(ours)} against {list(theirs)}"
-    for place, one in ours.items():
-        two = theirs[place]
-        if _bits(one) == _bits(two):
-            continue
-        if isinstance(one, np.ndarray) and _bits(one)[:3] == _bits(two)[:3]:
-            pairs = enumerate(zip(one.ravel(), two.ravel(), strict=True))
-            at, (one, two) = next((i, p) for i, p in pairs if _bits(p[0]) != _bits(p[1]))
-            place = f"{place}.flat[{at}]"
-        return f"{place}: {one!r} against {two!r}"
-    return None
 
 
 def _require_same(left: Any, right: Any, path: str, message: str) -> None:
@@ -336,19 +291,24 @@ def collect_windows(env: AuctionEnv, *, seed: int = 0) -> list[tuple[Impressions
 
 
 def check_predictor(
-    predictor_factory: Callable[[], Any], make_env: Callable[[], Any], *, seed: int = 0
+    predictor_factory: Callable[[], Any],
+    make_env: Callable[[], Any],
+    *,
+    seed: int = 0,
+    reload: Callable[[Any], Any] = deepcopy,
 ) -> None:
     """Asserts that a predictor keeps the contract of `adsim.types.Predictor`.
 
     predict() is pure and deterministic and gives every target in its range, for no impressions and
     ids never seen, too; partial_fit() returns the predictor, leaves its argument alone and takes
-    empty windows.
+    empty windows; a predictor that is reloaded in the middle goes on as if nothing had happened.
 
     Args:
         predictor_factory: makes the predictor; called twice.
         make_env: makes an Auction-v0 environment, from which windows are collected. A privileged
             predictor with attach() gets its oracle and is asked about its current tick only.
         seed: of the episode.
+        reload: saves a predictor and loads it; copies it by default.
     """
     env = make_env().unwrapped
     ticks = collect_windows(env, seed=seed)
@@ -358,24 +318,37 @@ def check_predictor(
         never = np.iinfo(np.int32).max
         ids = {n: np.full_like(getattr(batches[0], n), never) for n in ("features", "scene")}
         batches += [rows_of(batches[0], slice(0)), batches[0]._replace(**ids)]
-    one, two = (_exercise(predictor_factory(), env, batches, ticks) for _ in range(2))
+    one, two, other = (
+        _exercise(predictor_factory(), env, batches, ticks, how) for how in (None, None, reload)
+    )
     _require_same(one, two, "predictions", "not deterministic: two instances, same windows")
+    _require_same(one, other, "predictions", "reloaded, it does not go on as before")
 
 
-def _exercise(predictor: Any, env: AuctionEnv, batches: Any, ticks: Any) -> list[Any]:
+def _exercise(
+    predictor: Any, env: AuctionEnv, batches: Any, ticks: Any, reload: Callable[[Any], Any] | None
+) -> list[Any]:
     """Predicts before, between and after fits; returns all predictions."""
     _require(type(predictor.privileged) is bool, "privileged must be a bool")
-    if hasattr(predictor, "attach"):
-        _require(predictor.privileged, "a predictor with attach(oracle) must be privileged")
-        predictor.attach(env.oracle())
+    _attach(predictor, env)
     first = ticks[0][1]
     nothing = first._replace(**{n: rows_of(getattr(first, n), slice(0)) for n in first._fields[1:]})
     out = [[_predict(predictor, batch) for batch in batches]]
-    for window in (nothing, *(window for _, window in ticks), nothing):
+    for place, window in enumerate((nothing, *(window for _, window in ticks), nothing)):
+        if reload is not None and place == len(ticks) // 2:
+            predictor = reload(predictor)
+            _attach(predictor, env)
         result = _call(predictor.partial_fit, window)
         _require(result is predictor, "partial_fit() must return the predictor itself")
         out.append([_predict(predictor, batches[0])])
     return [*out, [_predict(predictor, batch) for batch in batches]]
+
+
+def _attach(predictor: Any, env: AuctionEnv) -> None:
+    """Gives a privileged predictor the truth."""
+    if hasattr(predictor, "attach"):
+        _require(predictor.privileged, "a predictor with attach(oracle) must be privileged")
+        predictor.attach(env.oracle())
 
 
 def _predict(predictor: Any, impressions: Impressions) -> dict[Target, Any]:

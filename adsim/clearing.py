@@ -49,7 +49,7 @@ class Field(NamedTuple):
     base: NDArray[np.float32]  # (P, A) click effect of the item shown at position p
     weight: NDArray[np.float32]  # (scenes, P, 8, A) click interaction weights
     noise: NDArray[np.float32]  # (6, A) loadings on user and context error components; 0 for 0
-    value_per_click: NDArray[np.float32]  # (P, A) currency; column 0 unused
+    value_per_click: NDArray[np.float32]  # (P, A) currency; of rivals only
 
 
 @njit(inline="always")
@@ -161,12 +161,16 @@ def is_seen(seed, impression, exposure, j):
 @njit(cache=True, nogil=True, error_model="numpy")
 def clear_population(
     worlds, seeds, tick, count, floats, ints, tables, field, shift_click, shift_value, bids,
-    multiplier, budget_left, reserve, mechanism, per_click, exposure, reveal_all, rival_scores,
-    record, won, price, clicked, slot, totals,
+    multiplier, budget_left, controlled, reserve, mechanism, per_click, exposure, reveal_all,
+    rival_scores, record, won, price, clicked, slot, totals,
 ):  # fmt: skip
     """Clears one tick of auctions between all advertisers, in arrival order with live budgets.
 
+    Advertisers 0..controlled-1 bid what they are told to, as row e + a; the rows of an auction show
+    the same impressions. A row's own budget is in column 0, those of its rivals are in row e.
+
     Args beyond those of `kernels.clear_prices`:
+        worlds: (W,) first row e of each auction.
         shift_click, shift_value: (T,) click offset, log factor on rivals' values.
         multiplier: (E, A) rivals' factors; budget_left: (E, A) live, currency.
         rival_scores: (E, M, S) the rivals' S highest scores, written if `record`.
@@ -191,40 +195,46 @@ def clear_population(
                 field.value_per_click[position], multiplier[e], limit, per_click, shift_click[t],
                 shift_value[t], pctr, scores32,
             )  # fmt: skip
-            for a in range(1, num_ads):
+            for a in range(controlled, num_ads):
                 scores_in[a] = scores32[a]
-            scores_in[0] = 0.0
+            scores_in[:controlled] = 0.0
             if record:
                 allocate(scores_in, reserve, exposure, GSP, scores, bidders, due)
                 for j in range(slots):
                     rival_scores[e, i, j] = scores[j]
-            own, own_pctr = min(bids[e, i], budget_left[e, 0]), floats[PCTR, e, i]
-            scores_in[0] = own * own_pctr if per_click else own
+            for a in range(controlled):
+                own = min(bids[e + a, i], budget_left[e + a, 0])
+                scores_in[a] = own * floats[PCTR, e + a, i] if per_click else own
             taken = allocate(scores_in, reserve, exposure, mechanism, scores, bidders, due)
-            # The price to beat of the controlled campaign: the best rival's score.
-            floats[PRICE, e, i] = max(scores[0] if bidders[0] != 0 else scores[1], reserve)
-            if reveal_all:  # the lowest bid that would have been shown
-                lowest = max(scores[slots - 1], reserve)
-                price[e, i] = lowest / own_pctr if per_click else lowest
+            for a in range(controlled):
+                # The price to beat of a controlled campaign: the best score of the others.
+                best = scores[0] if bidders[0] != a else scores[1]
+                floats[PRICE, e + a, i] = max(best, reserve)
+                if reveal_all:  # the lowest bid that would have been shown
+                    lowest = max(scores[slots - 1], reserve)
+                    price[e + a, i] = lowest / floats[PCTR, e + a, i] if per_click else lowest
             for j in range(taken):
                 a = bidders[j]
-                if a == 0:
-                    slot[e, i] = j
+                r, column = (e + a, 0) if a < controlled else (e, a)
+                if a < controlled:
+                    slot[r, i] = j
                 if not is_seen(seeds[e], impression, exposure[j], j):
                     continue
-                if a == 0:
-                    hit = is_clicked(seeds[e], impression, floats[P_CLICK, e, i])
-                    cost = min(due[j] / own_pctr if per_click else due[j], own)
-                    won[e, i], price[e, i], clicked[e, i] = True, cost, hit
-                    totals[e, WINS] += 1
-                    totals[e, CLICKS] += hit
+                if a < controlled:
+                    own = min(bids[r, i], budget_left[r, 0])
+                    hit = is_clicked(seeds[r], impression, floats[P_CLICK, r, i])
+                    cost = min(due[j] / floats[PCTR, r, i] if per_click else due[j], own)
+                    won[r, i], price[r, i], clicked[r, i] = True, cost, hit
+                    totals[r, WINS] += 1
+                    totals[r, CLICKS] += hit
                 else:
                     w = philox(seeds[e], _RIVAL_CLICK, impression, np.uint64(a))
                     hit = to_uniform(w[0]) < pctr[a]
                     cost = due[j] / pctr[a] if per_click else due[j]
                 # float32 scores of rivals can exceed the budget in the last digit
-                cost = min(cost, budget_left[e, a]) if hit or not per_click else 0.0
-                budget_left[e, a] -= cost
-                limit[a] = np.float32(budget_left[e, a])
-                if a == 0:
-                    totals[e, SPEND] += cost
+                cost = min(cost, budget_left[r, column]) if hit or not per_click else 0.0
+                budget_left[r, column] -= cost
+                if a < controlled:
+                    totals[r, SPEND] += cost
+                else:
+                    limit[a] = np.float32(budget_left[r, column])

@@ -82,7 +82,7 @@ class CampaignEnv(gym.Env[Any, np.ndarray]):
         return obs[0]
 
     def _info(self, outcome: Any) -> dict[str, Any]:
-        return first_of(self.view.info(outcome, _FIRST))
+        return row_of(self.view.info(outcome, _FIRST), 0)
 
     @property
     def privileged(self) -> bool:
@@ -179,14 +179,14 @@ class CampaignEnv(gym.Env[Any, np.ndarray]):
         return self.__dict__.copy()
 
 
-def first_of(info: dict[str, Any]) -> dict[str, Any]:
-    """The entry of world 0 of batched infos."""
+def row_of(info: dict[str, Any], index: int) -> dict[str, Any]:
+    """The entry of one world of batched infos."""
     single: dict[str, Any] = {}
     for name, value in info.items():
         if isinstance(value, dict):
-            single[name] = first_of(value)
+            single[name] = row_of(value, index)
         else:
-            single[name] = value[0] if value.dtype.kind == "O" else value.item(0)
+            single[name] = value[index] if value.dtype.kind == "O" else value.item(index)
     return single
 
 

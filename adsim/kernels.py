@@ -77,14 +77,14 @@ def landscape_price(landscape, scene, shift, component, level):
 
 
 @njit
-def draw_entities(e, seed, t, n, tables, tick_hours, floats, ints):
+def draw_entities(e, seed, t, n, tables, tick_hours, first_item, floats, ints):
     """User, context, item and moment of the n impressions of tick t in world e."""
     users, contexts, items = tables.user_alias, tables.context_alias, tables.item_alias
     for i in range(n):
         w = philox(seed, _TRAFFIC, np.uint64(t * ID_STRIDE + i), _ZERO)
         ints[USER, e, i] = alias_draw(users.accept, users.other, w[0])
         ints[CONTEXT, e, i] = alias_draw(contexts.accept, contexts.other, w[1])
-        ints[ITEM, e, i] = alias_draw(items.accept, items.other, w[2])
+        ints[ITEM, e, i] = first_item + alias_draw(items.accept, items.other, w[2])
         floats[TIME, e, i] = (t + (i + to_uniform(w[3])) / n) * tick_hours
 
 
@@ -109,21 +109,22 @@ def sum_effects(e, n, tables, shift_click, shift_convert, floats, ints):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def draw(
-    worlds, seeds, tick, count, tables, offset, log_price, tick_hours, landscape, noise, p_convert,
-    margin, floats, ints,
+    worlds, traffic_seeds, seeds, first_item, tick, count, tables, offset, log_price, tick_hours,
+    landscape, noise, p_convert, margin, floats, ints,
 ):  # fmt: skip
     """Impressions of tick[e] with everything that is known before bidding, and the price to beat.
 
     Words used: TRAFFIC = user, context, item, arrival jitter; MARKET = mixture component (high
     half) and noise class (low half), price, pCTR noise, pCVR noise. Arrivals are stratified: the
-    i-th of n falls uniformly into the i-th n-th of the tick, which sorts them.
+    i-th of n falls uniformly into the i-th n-th of the tick, which sorts them. TRAFFIC is drawn
+    from `traffic_seeds` (E,); the catalogue of a world's campaign starts at `first_item` (E,).
     """
     noisy = noise.ctr_sd > 0.0 or noise.cvr_sd > 0.0
     for e in worlds:
         t, n, seed = tick[e], count[e], seeds[e]
         # One pass each for who, for the reads of their rows, and for the arithmetic: rows are
         # scattered in memory, and short loops let the processor fetch many of them at once.
-        draw_entities(e, seed, t, n, tables, tick_hours, floats, ints)
+        draw_entities(e, traffic_seeds[e], t, n, tables, tick_hours, first_item[e], floats, ints)
         sum_effects(e, n, tables, offset[t, 0], offset[t, 1], floats, ints)
         for i in range(n):
             z_click, z_convert = floats[P_CLICK, e, i], floats[Z_CONVERT, e, i]

@@ -50,6 +50,8 @@ class ReplaySource:
     num_scenes = 1
     cardinalities: tuple[int, ...] = (1,)  # one categorical field: the campaign
 
+    shared = False
+
     def __init__(self, config: WorldConfig, num_worlds: int) -> None:
         replay = config.market.replay
         self.config, self.num_slots = config, replay.auctions_per_tick

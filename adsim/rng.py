@@ -42,6 +42,7 @@ class Stream(IntEnum):
     DRIFT = 8  # innovations of the hidden effects (id = field value, block = step)
     HISTORY = 9  # turns the structure seed into the episode seed of the price history
     WORLD_STRUCTURE = 10  # structure seed of an episode with randomize_structure
+    CAMPAIGN = 11  # seeds of the other campaigns that share an auction
 
 
 @intrinsic
@@ -108,6 +109,11 @@ def uniforms(seed: int, stream: int, ids: IntArray, block: int = 0) -> FloatArra
 def derive(seed: int, stream: int, index: int = 0) -> int:
     """A seed in [0, 2**63) that is a pure function of another seed."""
     return int(words(seed, stream, np.array([index]))[0, 0] >> _U64(1))
+
+
+def campaign_seeds(seed: int, count: int) -> list[int]:
+    """Episode seeds of the campaigns that share an auction; the first one's is the episode's."""
+    return [seed, *(derive(seed, Stream.CAMPAIGN, index) for index in range(1, count))]
 
 
 def generator(seed: int, stream: int) -> np.random.Generator:

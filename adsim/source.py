@@ -33,6 +33,7 @@ class Source(Protocol):
     cardinalities: tuple[int, ...]  # (F,) sizes of the categorical fields
     num_scenes: int
     max_events_per_click: int
+    shared: bool  # whether the worlds are campaigns that bid for the same impressions
     price_history: PriceHistory | None  # of the log; None if it is to be sampled
     expected_traffic: FloatArray  # (T,) expected impressions
 
@@ -103,15 +104,29 @@ class SyntheticSource:
     Args:
         config: the world.
         num_worlds: E.
+        shared: the worlds are the advertisers 0..E-1 of one population, each with its catalogue:
+            they are shown the same users, contexts and moments, those of the first world's seed.
+
+    Raises:
+        ValueError: shared by more campaigns than there are advertisers.
     """
 
     price_history: PriceHistory | None = None
 
-    def __init__(self, config: WorldConfig, num_worlds: int) -> None:
-        self.config = config
+    def __init__(self, config: WorldConfig, num_worlds: int, *, shared: bool = False) -> None:
+        self.config, self.shared = config, shared
+        advertisers = config.market.population.n_advertisers
+        if shared and not (config.market.kind == "population" and num_worlds <= advertisers):
+            raise ValueError(
+                "campaigns must be in one market.kind = 'population' with at least as many "
+                f"market.population.n_advertisers, got {num_worlds} in a {config.market.kind} "
+                f"market of {advertisers}"
+            )
         self.structures: list[Structure] = []
         self.clocks: list[Clock] = []
         self._of_world = np.zeros(num_worlds, dtype=np.int64)
+        catalogue = config.entities.items_per_advertiser if shared else 0
+        self._first_item = catalogue * np.arange(num_worlds)
         # Structures that change with every episode are not worth much memory.
         self._cached_steps = 2 if config.randomize_structure else CACHED_STEPS
         self._lock = Lock()
@@ -153,7 +168,7 @@ class SyntheticSource:
     def reset(self, worlds: IntArray, seeds: NDArray[np.uint64]) -> None:
         """Arrivals of the new episodes (and their structures, if randomised)."""
         for world in worlds:
-            seed = int(seeds[world])
+            seed = int(self._traffic_seeds(seeds)[world])
             self._counts[world] = draw_arrivals(
                 seed, self.clocks[0].expected_traffic, self.num_slots
             )
@@ -164,6 +179,10 @@ class SyntheticSource:
                 self.clocks[world] = make_clock(self.config, structure.bias)
                 self.landscapes[world] = make_landscape(self.config, structure)
                 self._fields = {k: v for k, v in self._fields.items() if k[0] != world}
+
+    def _traffic_seeds(self, seeds: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """Seeds (E,) of who arrives when."""
+        return np.full_like(seeds, seeds[0]) if self.shared else seeds
 
     @contextmanager
     def rehearsal(self, world: int, seed: int) -> Iterator[None]:
@@ -208,8 +227,9 @@ class SyntheticSource:
         for s, step, group in self.groups(worlds, tick):
             clock = self.clocks[s]
             draw(
-                *(group, seeds, tick, out.filled, self.structures[s].tables(step)),
-                *(clock.offset, clock.log_price, clock.tick_hours, self.landscapes[s]),
+                *(group, self._traffic_seeds(seeds), seeds, self._first_item, tick, out.filled),
+                *(self.structures[s].tables(step), clock.offset, clock.log_price),
+                *(clock.tick_hours, self.landscapes[s]),
                 *(self.noise, self.law.p_convert, self.config.campaign.margin),
                 *(out.floats, out.ints),
             )

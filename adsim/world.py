@@ -72,6 +72,9 @@ class World:
         self.source: Any = source if source is not None else SyntheticSource(config, num_worlds)
         self.num_ticks, self.num_slots = config.time.num_ticks, self.source.num_slots
         self._population = config.market.kind == "population"
+        self._campaigns = num_worlds if self.source.shared else 1  # of an auction, not scripted
+        if self.source.shared and (record_prices or num_threads > 1):
+            raise ValueError("campaigns that share auctions record no prices and use one thread")
         if self._population != (rivals is not None):
             raise ValueError(
                 "rivals must be given in a population market, and only there: see scenarios.build"
@@ -252,15 +255,16 @@ class World:
         market, source = self.config.market, self.source
         shape = (*bids.shape, self._exposure.size) if self.record_prices else (1, 1, 1)
         scores = np.zeros(shape)
-        for s, step, group in source.groups(worlds, self.tick):
+        auctions = worlds[:1] if source.shared else worlds
+        for s, step, group in source.groups(auctions, self.tick):
             clock = source.clocks[s]
             shift = np.ascontiguousarray(clock.offset[:, 0])
             worth = clock.offset[:, 1] - source.structures[s].bias[1]
             clear_population(
                 *(group, self.seeds, self.tick, self.drawn.filled, self.drawn.floats),
                 *(self.drawn.ints, source.structures[s].tables(step), source.field(s, step)),
-                *(shift, worth, bids, self._multipliers, self.budget_left, market.reserve),
-                *(self._mechanism, market.charge == "click", self._exposure),
+                *(shift, worth, bids, self._multipliers, self.budget_left, self._campaigns),
+                *(market.reserve, self._mechanism, market.charge == "click", self._exposure),
                 *(market.reveal == "all", scores, self.record_prices),
                 *outputs,
             )

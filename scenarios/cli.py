@@ -19,7 +19,7 @@ app = typer.Typer(
 )
 replay_app = typer.Typer(help="Replay real auction logs.", no_args_is_help=True)
 app.add_typer(replay_app, name="replay")
-data_app = typer.Typer(help="Click and purchase logs.", no_args_is_help=True)
+data_app = typer.Typer(help="Click and purchase logs, logged campaigns.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
 app.command()(train)
@@ -138,6 +138,35 @@ def data_describe(
         if out is not None:
             raise ValueError("--out: only scenarios whose name starts with `trace` have figures")
         describe.describe_command(*arguments, as_json=json_)
+
+
+@data_app.command("trajectories")
+def data_trajectories(
+    scenario: Annotated[str, typer.Option(help="Name or .toml file.")] = "default",
+    agent: Annotated[
+        list[str] | None,
+        typer.Option("--agent", "-a", help="Agent of one multiplier; repeatable; default: dual."),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Episode seeds, e.g. 0-9.")] = "0-9",
+    noise: Annotated[
+        float, typer.Option(help="Sd of the normal noise on the actions, which are in [-1, 1].")
+    ] = 0.0,
+    set_: SetOption = None,
+    out: Annotated[Path, typer.Option(help="Folder of Minari datasets.")] = Path("datasets"),
+    json_: JsonOption = False,
+) -> None:
+    """Log campaigns of Pacing-v0 as a Minari dataset for offline reinforcement learning.
+
+    Example: adsim data trajectories --scenario default --agent dual --seeds 0-9 --noise 0.1
+    """
+    from scenarios import console
+    from scenarios.trajectories import trajectories_command
+
+    with console.user_errors():
+        trajectories_command(
+            *(scenario, agent or ["dual"], parse_seeds(seeds), parse_overrides(set_), out, noise),
+            as_json=json_,
+        )
 
 
 @app.command("list")

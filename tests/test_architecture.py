@@ -55,6 +55,7 @@ ADSIM_ORDER = (
     "clicklog",
     "impressionlog",
     "purchaselog",
+    "compare",
     "checks",
 )
 

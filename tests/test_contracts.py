@@ -1,6 +1,7 @@
 """Everything in the registries keeps its contract: registry x check, markets x check."""
 
 import json
+from copy import deepcopy
 from functools import cache
 
 import numpy as np
@@ -29,6 +30,7 @@ from predictors import (
     RiskBid,
     ScenePredictor,
 )
+from predictors.neural import NeuralPredictor, load_predictor
 from predictors.purchase_rows import purchases_known_at
 from predictors.stream import Split
 from scenarios.build import make_agent, make_auction_env, make_pacing_env
@@ -152,9 +154,15 @@ def make_predictor(name):
 
 @pytest.mark.parametrize("name", sorted(PREDICTORS.keys() - BOUND_TO_A_LOG))
 @pytest.mark.parametrize("market", ["second_price", "population"])
-def test_predictor_keeps_its_contract(name, market):
+def test_predictor_keeps_its_contract(name, market, tmp_path):
+    def reload(predictor):
+        if not isinstance(predictor, NeuralPredictor):
+            return deepcopy(predictor)
+        predictor.save(tmp_path / "kept.npz")
+        return load_predictor(tmp_path / "kept.npz")
+
     env = {"overrides": SMALL | MARKETS[market]}
-    check_predictor(lambda: make_predictor(name), lambda: make_auction_env(**env))
+    check_predictor(lambda: make_predictor(name), lambda: make_auction_env(**env), reload=reload)
 
 
 def test_privileged_predictors_are_flagged():

@@ -308,6 +308,33 @@ def test_predictor_fault_is_named(predictor, message):
         check_predictor(predictor, auction_env)
 
 
+class Counter(FaultyPredictor):
+    """Says 1 / (1 + number of windows seen + a start of its own)."""
+
+    def __init__(self, start=0):
+        self.seen = start
+
+    def predict(self, impressions):
+        return {Target.CTR: constant(1 / (1 + self.seen))(impressions)}
+
+    def partial_fit(self, window):
+        self.seen += 1
+        return self
+
+
+def test_predictor_must_survive_reloading():
+    check_predictor(Counter, auction_env)
+    check_predictor(Counter, auction_env, reload=lambda old: Counter(old.seen))
+    with pytest.raises(CheckError, match="reloaded, it does not go on as before"):
+        check_predictor(Counter, auction_env, reload=lambda old: Counter())
+
+
+def test_predictor_must_be_deterministic():
+    starts = iter(range(9))
+    with pytest.raises(CheckError, match="two instances, same windows"):
+        check_predictor(lambda: Counter(next(starts)), auction_env)
+
+
 def test_predictor_meets_unseen_ids_and_empty_windows():
     with pytest.raises(IndexError):
         check_predictor(faulty(fault="known ids"), auction_env)

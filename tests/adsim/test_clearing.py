@@ -230,7 +230,7 @@ class Case:
         clear_population(
             *(self.worlds, self.seeds, self.tick, self.drawn.filled, floats, self.drawn.ints),
             *(self.tables, self.field, self.shift_click, self.shift_value, self.bids),
-            *(self.multiplier, out["left"], market.reserve, self.mechanism, self.per_click),
+            *(self.multiplier, out["left"], 1, market.reserve, self.mechanism, self.per_click),
             *(self.exposure, market.reveal == "all", out["rival_scores"], True, out["won"]),
             *(out["price"], out["clicked"], out["slot"], out["totals"]),
         )
