@@ -60,7 +60,7 @@ class TrainSettings(Model):
     overrides: dict[str, Any] = Field(default_factory=dict)
     """Scenario keys to values, `reward` included."""
     estimates: str = "platform"
-    """Whose estimates the bids are made of."""
+    """Whose estimates the bids are made of: a name of `scenarios.stacks.STACKS`."""
     steps: Annotated[int, Field(ge=1)] = 200_000
     """Ticks to play, over all campaigns; PPO stops at a whole number of rollouts."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -74,10 +74,6 @@ class TrainSettings(Model):
     def world(self) -> Scenario:
         """The scenario, overrides applied."""
         return load(self.scenario, self.overrides)
-
-    def values(self) -> dict[str, Any]:
-        """The keyword of the environments that says whose estimates are used."""
-        return {} if self.estimates == "platform" else {"estimates": self.estimates}
 
 
 class Training:
@@ -94,7 +90,8 @@ class Training:
 
     def __init__(self, settings: TrainSettings, folder: Path, *, resume: bool = False) -> None:
         self.settings, self.folder = settings, folder
-        names, values = (settings.scenario, settings.overrides), settings.values()
+        names = (settings.scenario, settings.overrides)
+        values: dict[str, Any] = {"estimates": settings.estimates}
         self._auctions: Any = make_auction_env(*names, **values)
         self._held_out = make_pacing_vector_env(len(settings.held_out), *names, **values)
         first = tuned_action(self._auctions)

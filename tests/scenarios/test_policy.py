@@ -50,12 +50,16 @@ def make_policy(overrides=None, *, sd=0.4, **changes):
     )
 
 
-@pytest.mark.parametrize("market", MARKETS)
-def test_actions_in_auction_v0_are_those_in_pacing_v0(market, tmp_path):
+@pytest.mark.parametrize(
+    ("market", "estimates"),
+    [*((market, "platform") for market in MARKETS), ("landscape", "oracle")],
+)
+def test_actions_in_auction_v0_are_those_in_pacing_v0(market, estimates, tmp_path):
     overrides = SMALL_WORLD | MARKETS[market]
     policy = make_policy(overrides)
     save_policy(policy, tmp_path)
-    pacing, auction = (make("default", overrides) for make in (make_pacing_env, make_auction_env))
+    makers = (make_pacing_env, make_auction_env)
+    pacing, auction = (make("default", overrides, estimates=estimates) for make in makers)
     agent = PolicyAgent(tmp_path)
     for seed in (1, 2):  # the second campaign starts afresh
         obs, _ = pacing.reset(seed=seed)

@@ -180,6 +180,15 @@ def test_training_campaigns_are_not_those_of_the_evaluation(tmp_path):
         assert env.world.seeds[0] not in trained
 
 
+@pytest.mark.parametrize("changes", [{"reward": "accrual"}, {"reward": "estimated"}, {}])
+def test_every_reward_and_estimate_can_be_trained_on(changes, tmp_path):
+    estimates = "platform" if changes else "oracle"
+    overrides = SMALL_WORLD | changes
+    training = Training(settings(overrides=overrides, estimates=estimates, steps=16), tmp_path)
+    training.run(silent)
+    assert len(summary(training.curve)) == 2
+
+
 def test_differences_are_paired_by_seed():
     # Policy - dual: 12 - 10 and 23 - 20: mean 2.5; shares of the means 17.5 / 15.
     rows = [("dual", 0, 1, 10.0), ("dual", 0, 2, 20.0), ("linear", 0, 1, 9.0)]
