@@ -82,7 +82,7 @@ class Training:
     Args:
         settings: what is trained.
         folder: where everything is written.
-        resume: go on from the checkpoint in the folder.
+        resume: go on from the checkpoint in the folder, if there is one.
 
     Raises:
         ValueError: settings that do not fit, or a damaged checkpoint.
@@ -101,7 +101,8 @@ class Training:
         )
         env = PacingVecEnv(campaigns, first)
         self.curve = pd.DataFrame()
-        begun = 0
+        begun, checkpoint = 0, folder / "checkpoint.pt"
+        resume = resume and checkpoint.exists()  # interrupted early, there is none
         if resume:
             self.curve = pd.read_parquet(folder / "curve.parquet")
             begun = int(np.max(self.curve["steps"]))
@@ -114,7 +115,7 @@ class Training:
             logs=folder / "tensorboard",
         )
         if resume:
-            load_checkpoint(self.model, folder / "checkpoint.pt")
+            load_checkpoint(self.model, checkpoint)
 
     def run(self, advance: Callable[..., None]) -> None:
         """Learns until the steps are done; what was learned is kept if it is interrupted."""
@@ -126,12 +127,14 @@ class Training:
             if self.curve.empty or steps >= self._last_evaluation() + every:
                 self.evaluate()
 
-        left = self.settings.steps - self.model.num_timesteps
         rollout = getattr(self.model, "n_steps", 1) * self.settings.num_envs
+        rounds = (self.settings.steps - self.model.num_timesteps) // rollout
+        if self.model.num_timesteps == 0:
+            rounds = max(rounds, 1)
         try:
-            if left > 0:
+            if rounds > 0:
                 self.model.learn(
-                    max(left // rollout, 1) * rollout,
+                    rounds * rollout,
                     callback=Between(advance, between),
                     reset_num_timesteps=False,
                 )
@@ -215,9 +218,10 @@ def summary(curve: pd.DataFrame) -> list[dict[str, Any]]:
             row[name], row[f"{name}_low"], row[f"{name}_high"] = interval(np.asarray(part[name]))
         both = pd.DataFrame(pd.concat([part, references]))
         for agent in REFERENCES:
-            difference = paired(both, "expected_net_value", POLICY, agent)
-            key = f"vs_{agent}"
-            row[key], row[f"{key}_low"], row[f"{key}_high"] = difference
+            for key, column in (("vs", "expected_net_value"), ("realised_vs", "net_value")):
+                difference = paired(both, column, POLICY, agent)
+                key = f"{key}_{agent}"
+                row[key], row[f"{key}_low"], row[f"{key}_high"] = difference
             other = references.loc[references["agent"] == agent, "expected_net_value"]
             row[f"share_of_{agent}"] = row["expected_net_value"] / float(other.mean())
         rows.append(row)
