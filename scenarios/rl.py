@@ -9,9 +9,8 @@ Needs the extra `rl`. Two things are added to the environment, both for learning
 
 A day's purchases are so few and their amounts so spread that the reward of a tick is nearly all
 luck. Most of this luck is that of the impressions which the reference wins, too, and cancels. What
-the reference gets does not depend on the action: the best policy stays the same (a control variate;
-J. Spall, "Introduction to Stochastic Search and Optimization", 2003, Section 14.4, on common random
-numbers).
+the reference gets does not depend on the action: the best policy stays the same. (A control variate
+by common random numbers: P. Glasserman and D. Yao, Management Science 38(6), 1992.)
 """
 
 from collections.abc import Sequence

@@ -43,7 +43,7 @@ def plot_learning(
     for agent, line in _REFERENCES.items():
         level = np.mean([_mean(table, agent) / _mean(table, "dual") for table in _all(curves)])
         ax.axhline(100.0 * float(level), color=GREY, ls=line, lw=1.2, label=agent, zorder=1)
-    ax.legend(frameon=False, fontsize=SMALL_SIZE, loc="lower right")
+    ax.legend(frameon=False, fontsize=SMALL_SIZE, loc="center right")
     return ax
 
 
@@ -62,7 +62,8 @@ def _shares(tables: Sequence[pd.DataFrame]) -> tuple[FloatArray, FloatArray]:
         policy = table[table["agent"] == "policy"]
         wide = policy.pivot(index="seed", columns="steps", values="expected_net_value")
         dual = table[table["agent"] == "dual"].set_index("seed")["expected_net_value"]
-        paths.append(100.0 * wide.div(dual.mean()))
+        # Paired by seed, around the ratio of the means.
+        paths.append(100.0 + 100.0 * wide.sub(dual, axis=0) / dual.mean())
     steps = sorted(set.intersection(*(set(path.columns) for path in paths)))
     rows = [path[steps].to_numpy() for path in paths]
     shares = rows[0] if len(rows) == 1 else np.stack([row.mean(axis=0) for row in rows])

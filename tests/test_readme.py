@@ -227,7 +227,7 @@ def test_every_python_block_is_run():
 @pytest.mark.parametrize(("page", "line"), ADSIM_LINES)
 def test_command_line_parses(page, line):
     path, parameters = parse(line)
-    if "scenario" in parameters:
+    if parameters.get("scenario") is not None:
         assert parameters["scenario"] in names()
     for agent in parameters.get("agent") or []:
         assert agent in AGENTS or ":" in agent
@@ -239,6 +239,7 @@ def test_documentation_shows_every_command():
     shown = {tuple(parse(line)[0]) for _, line in ADSIM_LINES}
     assert shown == {
         *(("run",), ("replay", "ipinyou"), ("data", "describe"), ("list",), ("show",), ("schema",)),
+        ("train",),
         *(("bench", name) for name in ("speed", "netcvr", "gmv", "scenes", "denoise")),
     }
 
@@ -247,8 +248,9 @@ def test_benchmarks_without_a_command_are_shown_as_modules():
     lines = {line for page in PAGES for line in command_lines(page.read_text(), "python")}
     modules = {line.split()[2] for line in lines}
     assert all(line.split()[:2] == ["python", "-m"] for line in lines)
-    assert modules == {"benchmarks.refund_share"}
-    assert (ROOT / "benchmarks" / "refund_share.py").is_file()
+    assert modules == {"benchmarks.refund_share", "benchmarks.rl"}
+    for module in modules:
+        assert (ROOT / f"{module.replace('.', '/')}.py").is_file()
 
 
 def test_wrong_command_lines_are_noticed():
