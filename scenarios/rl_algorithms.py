@@ -32,9 +32,9 @@ _LAST_RATE = 0.05
 
 # Rewards arrive up to ten days after the bids that earned them, and what matters is their sum:
 # nothing is discounted, and advantages are sums of rewards, not forecasts of the value function.
-# Exploration is a smooth function of the state, drawn once per campaign (generalised state-dependent
-# exploration: A. Raffin, J. Kober, F. Stulp, CoRL 2021): a multiplier that is 5 % higher for a whole
-# campaign shows in its net value; noise drawn in every tick averages out.
+# Exploration is a function of the state, drawn once per campaign (generalised state-dependent
+# exploration: A. Raffin, J. Kober, F. Stulp, CoRL 2021): a multiplier that is 5 % higher for a
+# whole campaign shows in its net value; noise drawn in every tick averages out.
 PPO_SETTINGS: dict[str, Any] = {
     "learning_rate": lambda left: LEARNING_RATE * max(left, _LAST_RATE),
     "n_epochs": 4,

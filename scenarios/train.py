@@ -287,9 +287,10 @@ def train_command(given: dict[str, Any], out: Path, *, resume: bool, as_json: bo
         except KeyboardInterrupt:
             interrupted = True
     rows = summary(training.curve)
+    if not rows:  # interrupted before there was a policy
+        raise KeyboardInterrupt
     save_json({"settings": settings.model_dump(mode="json"), "rows": rows}, folder / "curve.json")
-    if rows:
-        save_curve(training.curve, folder / "curve.png")
+    save_curve(training.curve, folder / "curve.png")
     if as_json:
         console.emit_json(rows, scenario=settings.scenario, algo=settings.algo, out=str(folder))
     else:
