@@ -124,8 +124,10 @@ class Training:
         every = max(self.settings.steps // (self.settings.evaluations + 1), 1)
 
         def between(steps: int) -> None:
-            if self.curve.empty or steps >= self._last_evaluation() + every:
+            if steps >= self._last_evaluation() + every:
                 self.evaluate()
+                latest = self.curve["expected_net_value"].tail(len(self.settings.held_out))
+                self.model.logger.record("eval/expected_net_value", float(np.mean(latest)))
 
         rollout = getattr(self.model, "n_steps", 1) * self.settings.num_envs
         rounds = (self.settings.steps - self.model.num_timesteps) // rollout
