@@ -19,25 +19,38 @@ _REFERENCES = {"dual": "-", "linear": (0, (4, 2))}
 
 
 def plot_learning(
-    curves: Mapping[str, Sequence[pd.DataFrame]], title: str, ax: Axes | None = None
+    curves: Mapping[str, Sequence[pd.DataFrame]],
+    title: str,
+    ax: Axes | None = None,
+    *,
+    order: Sequence[str] = (),
 ) -> Axes:
     """Expected net value of the policy while it learns, as a share of dual pacing's.
 
     Args:
         curves: tables of trainings by label; those of one label differ in their training seed. The
-            band is a 95 % interval over trainings or, of a single one, over held-out seeds.
+            band spans them or, of a single one, is a 95 % interval over held-out seeds.
         title: of the axes.
         ax: where to draw.
+        order: labels whose colours come first.
     """
     ax = dressed(ax, title, "training steps", "expected net value, % of dual pacing's")
-    styles = styles_of(list(curves))
+    styles = styles_of([*order, *curves])
     for label, tables in curves.items():
         steps, shares = _shares(tables)
-        found = [interval(column) for column in shares.T]
-        mean = np.array([one.mean for one in found])
-        low, high = (np.array([getattr(one, end) for one in found]) for end in ("low", "high"))
+        low, high = shares.min(axis=0), shares.max(axis=0)
+        if len(tables) == 1:
+            found = [interval(column) for column in shares.T]
+            low, high = (np.array([getattr(one, end) for one in found]) for end in ("low", "high"))
         style = styles[label]
-        ax.plot(steps, mean, color=style["color"], marker=style["marker"], ms=4, label=label)
+        ax.plot(
+            steps,
+            shares.mean(axis=0),
+            color=style["color"],
+            marker=style["marker"],
+            ms=4,
+            label=label,
+        )
         if np.isfinite(low).all():
             ax.fill_between(steps, low, high, color=style["color"], alpha=_BAND, lw=0)
     for agent, line in _REFERENCES.items():
@@ -74,8 +87,9 @@ def learning_figure(panels: Mapping[str, Mapping[str, Sequence[pd.DataFrame]]]) 
     """One panel per title, see `plot_learning`."""
     figure = new_figure(_SIZE[0] * len(panels), _SIZE[1])
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    order = [label for curves in panels.values() for label in curves]  # one colour each
     for ax, (title, curves) in zip(axes, panels.items(), strict=True):
-        plot_learning(curves, title, ax)
+        plot_learning(curves, title, ax, order=order)
     return figure
 
 
