@@ -44,13 +44,15 @@ PPO_SETTINGS: dict[str, Any] = {
 }
 PPO_LOG_STD = -4.0  # of the exploration's weights
 _MINIBATCHES = 8
+# Targets are sums of rewards over a campaign's ticks, for the same reason.
 SAC_SETTINGS: dict[str, Any] = {
-    "learning_rate": 3e-4,
-    "gamma": 0.999,
-    "learning_starts": 0,  # the first policy is a good one: no random actions
-    "ent_coef": 1e-4,
+    "learning_rate": 1e-4,
+    "gamma": 1.0,
+    "ent_coef": 1e-5,
     "use_sde": True,
+    "use_sde_at_warmup": True,  # no random actions: the first policy is a good one
 }
+_SAC_WARM_UP = 0.1  # share of the steps before it learns: actors follow critics that know nothing
 SAC_LOG_STD = -4.5
 
 
@@ -89,6 +91,8 @@ def make_algorithm(
         "MlpPolicy",
         env,
         buffer_size=min(max(steps, env.num_envs), _MOST_TRANSITIONS),
+        learning_starts=int(_SAC_WARM_UP * steps),
+        n_steps=ticks,
         policy_kwargs={"net_arch": _HIDDEN, "log_std_init": SAC_LOG_STD},
         **SAC_SETTINGS,
         **common,
