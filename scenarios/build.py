@@ -19,7 +19,6 @@ from adsim.vector_env import AuctionVectorEnv, PacingVectorEnv
 from adsim.world import World
 from agents import AGENTS
 from agents.rivals import ScriptedRivals
-from scenarios.policy import PolicyAgent
 from scenarios.schema import Scenario, load
 
 TRAINED = "sb3:"  # of the name of an agent whose policy was trained with stable-baselines3
@@ -159,6 +158,8 @@ def make_agent(name: str) -> Any:
             folder's files are damaged.
     """
     if name.startswith(TRAINED):
+        from scenarios.policy import PolicyAgent  # loads pandas and torch
+
         return PolicyAgent(Path(name.removeprefix(TRAINED)))
     if ":" not in name:
         if name not in AGENTS:
