@@ -18,7 +18,9 @@ from adsim.pacing_features import (
     PACING_SIZE,
     SIGNED,
     PacingFeatures,
+    history_scales,
     pacing_features,
+    pacing_scales,
     won_summary,
 )
 from adsim.rng import ID_STRIDE
@@ -291,24 +293,9 @@ class PacingView:
             low.astype(np.float32), np.float32(1.0), dtype=np.float32
         )
         self.action_space = spaces.Box(-1.0, 1.0, (self.size,), np.float32)
-        history = campaign.price_history
-        known = np.isfinite(history.value)
-        mean = (
-            np.average(history.value[known], weights=history.weight[known]) if known.any() else 0.0
+        self.scales = pacing_scales(
+            campaign, tick_hours_of_week(world.config), history_scales(campaign.price_history)
         )
-        self._value_scale = float(mean) if mean > 0 else 1.0
-        self._ctr_scale = history.ctr if history.ctr > 0 else 1.0
-        hour = tick_hours_of_week(world.config)
-        angles = np.stack([hour * (2 * np.pi / 24), hour * (2 * np.pi / 168)])
-        waves = [np.sin(angles[0]), np.cos(angles[0]), np.sin(angles[1]), np.cos(angles[1])]
-        self._waves = np.stack(waves, axis=1)
-        traffic = campaign.expected_traffic
-        plan = np.concatenate([[0.0], np.cumsum(campaign.budget * traffic / traffic.sum())])
-        ends = np.arange(plan.size)
-        # Planned spend of the last and of the last three ticks, when `tick` ticks are over.
-        self._plan = np.stack([plan[ends] - plan[np.maximum(ends - k, 0)] for k in (1, 3)])
-        self._plan[:, 0] = 1.0  # nothing was spent before the first tick
-        self._traffic = traffic / traffic.max()
         # Value won, three price quantiles and action of the last tick.
         self.memory = np.zeros((world.num_worlds, 5))
 
@@ -376,9 +363,10 @@ class PacingView:
         out = np.empty((world.num_worlds, PACING_SIZE), dtype=np.float32)
         pacing_features(
             *(world.tick, world.num_ticks, world.recent(), world.budget_left[:, 0]),
-            *(self.campaign.budget, self.campaign.margin, self._value_scale, self._ctr_scale),
-            *(self._plan, self._traffic, self._waves, world.drawn.filled, self.values()),
-            *(self.memory, ledger.seen_gmv, ledger.seen_refunded, ledger.matured_net_gmv),
+            *(self.campaign.budget, self.campaign.margin),
+            *self.scales,
+            *(world.drawn.filled, self.values(), self.memory),
+            *(ledger.seen_gmv, ledger.seen_refunded, ledger.matured_net_gmv),
             out,
         )
         return out

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from adsim.ledger import COLUMN
-from adsim.types import FloatArray
+from adsim.types import Campaign, FloatArray, PriceHistory
 
 _IMPRESSIONS, _WINS, _SPEND, _CLICKS = (
     COLUMN[name] for name in ("impressions", "wins", "spend", "clicks")
@@ -55,6 +55,43 @@ SIGNED = (
     "matured_value",
     "last_action",
 )
+
+
+class PacingScales(NamedTuple):
+    """What the observation of one campaign is measured by."""
+
+    value: float  # the history's mean value, currency per shown impression
+    ctr: float  # the history's pCTR
+    plan: FloatArray  # (2, T + 1) planned spend of the last and of the last three ticks, currency
+    traffic: FloatArray  # (T,) expected traffic relative to its highest
+    waves: FloatArray  # (T, 4) sine and cosine of the time of day and of the week
+
+
+def history_scales(history: PriceHistory) -> tuple[float, float]:
+    """Mean value and pCTR of a price history; 1 for what is unknown or not positive."""
+    known = np.isfinite(history.value)
+    mean = np.average(history.value[known], weights=history.weight[known]) if known.any() else 0.0
+    return (float(mean) if mean > 0 else 1.0, history.ctr if history.ctr > 0 else 1.0)
+
+
+def pacing_scales(
+    campaign: Campaign, hour_of_week: FloatArray, history: tuple[float, float]
+) -> PacingScales:
+    """Scales of a campaign.
+
+    Args:
+        campaign: its terms.
+        hour_of_week: (T,) in the middle of each tick.
+        history: see `history_scales`.
+    """
+    angles = np.stack([hour_of_week * (2 * np.pi / 24), hour_of_week * (2 * np.pi / 168)])
+    waves = [np.sin(angles[0]), np.cos(angles[0]), np.sin(angles[1]), np.cos(angles[1])]
+    traffic = campaign.expected_traffic
+    spent = np.concatenate([[0.0], np.cumsum(campaign.budget * traffic / traffic.sum())])
+    ends = np.arange(spent.size)
+    plan = np.stack([spent[ends] - spent[np.maximum(ends - k, 0)] for k in (1, 3)])
+    plan[:, 0] = 1.0  # nothing was spent before the first tick
+    return PacingScales(*history, plan, traffic / traffic.max(), np.stack(waves, axis=1))
 
 
 @njit
@@ -106,10 +143,8 @@ def pacing_features(
     """Fills `out` (E, PACING_SIZE) in the order of PacingFeatures.
 
     `recent` (E, 3, columns) is the ledger of the last three ticks, `left` (E,) the budget left,
-    `value_scale` and `ctr_scale` the history's mean value and pCTR, `plan` (2, T + 1) the planned
-    spend of the last and of the last three ticks, `traffic` (T,) the expected traffic relative to
-    its highest, `waves` (T, 4) day and week, `memory` (E, 5) what `won_summary` left and the last
-    action.
+    `value_scale` to `waves` are `PacingScales`, `memory` (E, 5) is what `won_summary` left and the
+    last action.
     """
     for e in range(tick.size):
         t, last = tick[e], recent[e, 0]

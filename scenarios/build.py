@@ -21,6 +21,8 @@ from agents import AGENTS
 from agents.rivals import ScriptedRivals
 from scenarios.schema import Scenario, load
 
+TRAINED = "sb3:"  # of the name of an agent whose policy was trained with stable-baselines3
+
 
 def make_world(
     config: WorldConfig,
@@ -144,11 +146,21 @@ def _values(estimates: str, world: World, learn: bool = False) -> ValueSource | 
 
 
 def make_agent(name: str) -> Any:
-    """An agent of the registry, or the user's own: `module:Class` or `path/file.py:Class`.
+    """An agent of the registry, a trained one, or the user's own.
+
+    Args:
+        name: of the registry, `sb3:FOLDER` with the policy of a training, `module:Class` or
+            `path/file.py:Class`.
 
     Raises:
-        ValueError: no such agent, it cannot be made without arguments, or it lacks a method.
+        FileNotFoundError: the folder lacks a file.
+        ValueError: no such agent, it cannot be made without arguments, it lacks a method, or the
+            folder's files are damaged.
     """
+    if name.startswith(TRAINED):
+        from scenarios.policy import PolicyAgent  # loads pandas and torch
+
+        return PolicyAgent(Path(name.removeprefix(TRAINED)))
     if ":" not in name:
         if name not in AGENTS:
             raise ValueError(f"agent {name!r} does not exist: one of {', '.join(sorted(AGENTS))}")

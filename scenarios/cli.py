@@ -1,4 +1,4 @@
-"""The command line: `adsim run | replay | data | bench | list | show | schema`."""
+"""The command line: `adsim run | train | replay | data | bench | list | show | schema`."""
 
 import json
 import sys
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from scenarios.bench_cli import CacheOption, JobsOption, JsonOption, bench_app, parse_seeds
+from scenarios.train_cli import train
 
 app = typer.Typer(
     help="adsim: an auto-bidding simulator with delayed conversions, refunds and repurchases.",
@@ -21,6 +22,7 @@ app.add_typer(replay_app, name="replay")
 data_app = typer.Typer(help="Click and purchase logs, logged campaigns.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
+app.command()(train)
 
 SetOption = Annotated[
     list[str] | None,
@@ -53,8 +55,8 @@ def run(
         typer.Option(
             "--agent",
             "-a",
-            help="Compare agents: a name, file.py:Class of your own, or `all` of the scenario; "
-            "repeatable. Without it: estimates.",
+            help="Compare agents: a name, file.py:Class of your own, sb3:FOLDER of a training, or "
+            "`all` of the scenario; repeatable. Without it: estimates.",
         ),
     ] = None,
     preset: Annotated[

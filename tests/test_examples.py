@@ -28,6 +28,14 @@ CASES = {
         ["--ticks", "24"],
         r"CVR of \d+ clicks: \d+ predicted, \d+ converted\nnet value -?\d+, expected -?\d+\n",
     ),
+    "ppo_cleanrl_style.py": (
+        ["--steps", "96", "--ticks", "24", "--envs", "2"],
+        r"48 steps: net value -?\d+\n96 steps: net value -?\d+\n",
+    ),
+    "train_sb3.py": (
+        ["--steps", "96", "--ticks", "24", "--num-envs", "2"],
+        r"before: expected net value \d+\nafter 96 steps: \d+\n",
+    ),
     "two_campaigns.py": (
         ["--ticks", "12"],
         r"(campaign_[01], (dual|value): \d+ impressions for \d+, net value -?\d+, "
