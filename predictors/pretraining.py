@@ -78,6 +78,9 @@ class NetCVRConfig(BackboneConfig):
     """The second tower estimates the refund rate, or NetCVR itself."""
     train_refund_embeddings: bool = True
     """False: the refund tower reads embeddings that it does not train."""
+    pretrain_fake_negatives: bool = False
+    """Converted clicks count once as negatives, too, as in the stream of FNC: its network starts
+    where that stream would bring it."""
     pretrain_attribution: Size | None = None
     """Attribution window of pre-training labels, seconds; None: that of `windows`."""
     delay_attribution: Size | None = None
@@ -148,6 +151,7 @@ class Pretraining(BasePretraining):
         """The pre-trained two-tower network; frozen."""
         net = new_towers(self.fields, config, self.seed)
         used = {"tables", "head", "train_refund_embeddings", "pretrain_attribution"}
+        used |= {"pretrain_fake_negatives"}
         settings = config.model_dump(mode="json", include=used | _ALWAYS) | config.of_backbone
         return self._trained("main", settings, net, lambda net: self._fit_main(net, config))
 
@@ -174,6 +178,8 @@ class Pretraining(BasePretraining):
             else:
                 cvr, refund = net(ids)
                 loss = bce(cvr, y[rows], one) + bce(refund, second[rows], mask[rows])
+                if config.pretrain_fake_negatives:
+                    loss = loss + bce(cvr, torch.zeros_like(one), y[rows])
                 descend(optimiser, net.backbone.objective(loss, draws))
 
     def _fit_delays(self, net: nn.Module, model: DelayModel, config: NetCVRConfig) -> None:

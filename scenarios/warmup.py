@@ -37,6 +37,7 @@ from adsim.types import FloatArray, Impressions, Target
 from predictors import PREDICTORS, GmvPredictor, NetCVRPredictor, RefundShare, ScenePredictor
 from predictors.arrays import load_arrays, save_arrays
 from predictors.delivery import DAY_SECONDS, Windows, known_at
+from predictors.netcvr_baselines import FakeNegativeCalibration
 from predictors.neural import NeuralPredictor, load_predictor
 from predictors.purchase_rows import final_gmv, purchases_known_at
 from predictors.stream import Split
@@ -266,7 +267,9 @@ class WarmUp:
             ScenePredictor: {"windows": windows, "scene_field": scene},
         }
         family = next(family for family in DEPLOYED if issubclass(cls, family))
-        return DEPLOYED[family] | of_world[family]
+        # A campaign is too short to bring FNC's network where its corrections expect it.
+        own = {"pretrain_fake_negatives": True} if issubclass(cls, FakeNegativeCalibration) else {}
+        return DEPLOYED[family] | of_world[family] | own
 
     def _log(self, cls: type, config: Any) -> ClickLog | PurchaseLog | ImpressionLog:
         """What a predictor learns from before the campaign."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import gymnasium as gym
 import pytest
+from pages import command_lines, python_blocks, section
 from threads import one_thread
 from typer.main import get_command
 
@@ -51,27 +52,8 @@ TINY = {
     "entities.num_contexts": 64,
 }
 
-_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 _NAMED_TEST = re.compile(r"\btest_\w+(?:\.py)?")
-
-
-def python_blocks(text):
-    """Bodies of the fenced Python blocks."""
-    return [body for language, body in _FENCE.findall(text) if language == "python"]
-
-
-def command_lines(text, program):
-    """Lines of the code blocks, fenced or indented, that start with a program."""
-    fenced = [line for language, body in _FENCE.findall(text) for line in body.splitlines()]
-    indented = [line for line in text.splitlines() if line.startswith("    ")]
-    lines = (line.split("#")[0].split(">")[0].strip() for line in [*fenced, *indented])
-    return [line for line in lines if line.split(" ")[0].removeprefix(".venv/bin/") == program]
-
-
-def section(text, heading):
-    """What stands below a heading of second level."""
-    return text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
 
 
 def parse(line):
@@ -221,6 +203,14 @@ def test_every_setup_and_method_of_the_scenes_benchmark_is_described():
     text = section((ROOT / "docs" / "benchmarks.md").read_text(), "Many scenes")
     for name in (*scenes.SETUPS, *scenes.PRESETS, *scenes.METHODS, *scenes.EXTRAS):
         assert f"`{name}`" in text
+
+
+def test_loop_closes_in_its_example(capsys):
+    (example,) = python_blocks((ROOT / "docs" / "closed_loop.md").read_text())
+    space = {}
+    exec(compile(example, "closed_loop.md", "exec"), space)
+    assert capsys.readouterr().out.count("[") == 3
+    assert space["obs"]["expected_net_value"].any()
 
 
 def test_every_python_block_is_run():
