@@ -86,8 +86,8 @@ class CampaignEnv(gym.Env[Any, np.ndarray]):
 
     @property
     def privileged(self) -> bool:
-        """Whether its estimates are made of the truth."""
-        return self.view.privileged
+        """Whether its estimates or its rewards are made of the truth."""
+        return self.view.privileged or self.world.config.reward == "accrual"
 
     def statement(self) -> NetValueStatement:
         """The closing statement.

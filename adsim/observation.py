@@ -177,6 +177,8 @@ class AuctionView:
     def set_state(self, state: dict[str, np.ndarray]) -> None:
         """Restores what `get_state` returned."""
         self._estimates = self._handed = None
+        if self.value_source is not None:
+            self.value_source.resume(self.world.tick)
 
     def observation(self) -> dict[str, Any]:
         """Dict of arrays with a leading axis E."""
@@ -335,8 +337,9 @@ class PacingView:
             )
         bids = values * factor
         if self.campaign.charge == "click":
-            pctr = world.drawn.floats[PCTR]
-            bids = np.divide(bids, pctr, out=np.zeros_like(bids), where=pctr > 0)
+            own = self._shown.value_source is not None  # then it says the CTR of the value, too
+            ctr = self._shown.estimates()["ctr"] if own else world.drawn.floats[PCTR]
+            bids = np.divide(bids, ctr, out=np.zeros_like(bids), where=ctr > 0)
         return np.minimum(bids, self.campaign.max_bid, out=bids)
 
     def get_state(self) -> dict[str, np.ndarray]:

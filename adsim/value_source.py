@@ -25,6 +25,10 @@ class ValueSource(Protocol):
         """New campaigns in the given worlds (W,)."""
         ...
 
+    def resume(self, tick: IntArray) -> None:
+        """The worlds stand at saved ticks (E,); what was learned is not in their state."""
+        ...
+
     def estimate(self, obs: Mapping[str, Any], tick: IntArray) -> dict[str, FloatArray]:
         """Estimates (E, M) by the names of `limits`; 0 in padding.
 

@@ -16,7 +16,7 @@ from agents.base import TINY, impression_value, platform_value
 MIN_LOG_MULTIPLIER = -14.0  # lowest multiplier on values, exp(-14) = 8e-7
 _MAX_PRICES = 512  # support points of the price distribution if values are unknown
 _MAX_VALUES = 64  # support points of the value distribution if values are unknown
-_MIN_RESCALE = 30  # impressions that make the ratio of own to platform values reliable
+MIN_RESCALE = 30  # impressions that make the ratio of own to platform values reliable
 _BISECTIONS = 50
 _ELASTICITY_SPAN = 0.2  # log of the factor on the multiplier
 
@@ -49,7 +49,7 @@ def landscape(campaign: Campaign, obs: dict[str, Any]) -> Landscape:
     if not known.any():
         return _crossed(history, value, pctr)
     scale = 1.0
-    if "expected_net_value" in obs and real.sum() >= _MIN_RESCALE:
+    if "expected_net_value" in obs and real.sum() >= MIN_RESCALE:
         total = float(np.sum(platform_value(obs, campaign.margin)[real]))
         scale = max(float(np.sum(value)), 0.0) / total if total > 0 else 1.0
     weight = history.weight[known]

@@ -4,8 +4,8 @@ A click is worth what is predicted of it until a window has closed; then what ha
 place of that part of the prediction. So conversions, which come hours or days late, are never
 counted as missing before their time. Clicks per predicted click so far scale all predictions, and
 those of the platform are also scaled by conversions, and kept ones, per predicted one. Estimates
-that learn from the campaign are not: they follow the same feedback themselves, and what was wrong
-with them when the clicks that are final now were bought would be corrected twice.
+of the bidder's own are not: they follow the same feedback themselves, and what was wrong with them
+when the clicks that are final now were bought would be corrected twice.
 
 Reconstruction: papers on constrained bidding take values to be known when the auction is won.
 Formulas: docs/agents.md, "Correction by matured feedback".
@@ -17,8 +17,9 @@ import numpy as np
 
 from adsim.types import AuctionResult, Campaign, EventBatch, EventKind, FloatArray
 from agents.base import TINY, click_probability, impression_value
-from agents.history import Landscape
+from agents.history import MIN_RESCALE, Landscape
 
+_PLENTY = 1e9  # kept conversions of an auction: more than any cap needs
 PRIOR_EVENTS = 20.0  # predicted events that a ratio's prior counts for
 
 
@@ -41,7 +42,7 @@ class Predictions(NamedTuple):
     cvr: FloatArray  # probability of a conversion, given a click
     keep: FloatArray  # probability that a conversion is not refunded
     net_gmv: FloatArray  # expected GMV less refunds of showing it, currency
-    learned: bool  # the estimates follow the campaign's feedback themselves
+    own: bool  # estimates of the bidder's own, which see to their calibration themselves
 
     @property
     def prospects(self) -> Prospects:
@@ -66,18 +67,17 @@ def history_prospects(market: Landscape, obs: dict[str, Any], margin: float) -> 
 
     Reconstruction: the history tells CTRs and values by the platform. CTRs are scaled by the mean
     ratio of own to platform CTRs of the impressions at hand; kept conversions are taken to be in
-    proportion to values, as they are in sum at hand.
+    proportion to values, as they are in sum at hand. Fewer than 30 impressions do not tell: CTRs
+    are then the platform's, and so many conversions are expected that only feedback binds.
     """
     real = np.asarray(obs["mask"]) > 0
     at_hand = predictions(obs, margin).prospects
     clicks, kept, net_gmv = (float(np.sum(column[real])) for column in at_hand)
     platform = float(np.sum(np.asarray(obs["pctr"], np.float64)[real]))
-    own = market.value / margin
-    return Prospects(
-        np.nan_to_num(market.pctr) * (clicks / platform if platform > 0 else 1.0),
-        own * (kept / net_gmv if net_gmv > 0 else 0.0),
-        own,
-    )
+    own, pctr = market.value / margin, np.nan_to_num(market.pctr)
+    if np.count_nonzero(real) < MIN_RESCALE or not (platform > 0 and net_gmv > 0):
+        return Prospects(pctr, np.full_like(own, _PLENTY), own)
+    return Prospects(pctr * clicks / platform, own * kept / net_gmv, own)
 
 
 class OutcomeBook:
@@ -90,7 +90,7 @@ class OutcomeBook:
     def __init__(self, campaign: Campaign) -> None:
         self._windows, self._tick_hours = campaign.windows, campaign.tick_hours
         self._now = 0.0  # hours of the campaign played
-        self._learned = False  # see `Predictions`
+        self._own = False  # see `Predictions`
         self._shown = np.zeros(2)  # predicted clicks of the won impressions, and clicks
         self._id = np.zeros(0, np.int64)  # (C,) clicks, increasing
         self._since = np.zeros(0)  # (C,) hours
@@ -102,7 +102,7 @@ class OutcomeBook:
     def update(self, shown: Predictions, result: AuctionResult, feedback: EventBatch) -> None:
         """Takes in a tick: its predictions and results (M,), and the events (N,) that were seen."""
         self._now += self._tick_hours
-        self._learned = shown.learned
+        self._own = shown.own
         rows = np.flatnonzero(result.won & result.clicked)
         self._shown += np.sum(shown.ctr, where=result.won), rows.size
         of_click = feedback.kind == EventKind.CLICK
@@ -134,7 +134,7 @@ class OutcomeBook:
         converted, known, final = self._closed()
         cvr, keep, _ = self._predicted
         clicks = _ratio(self._shown[1], self._shown[0])
-        if self._learned:
+        if self._own:
             return Prospects(*(np.array(clicks) for _ in Prospects._fields))
         converts = _ratio(np.sum(converted & known), np.sum(cvr, where=known))
         stays = _ratio(np.sum(final & ~self._refunded), np.sum(keep, where=final))

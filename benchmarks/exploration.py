@@ -59,8 +59,10 @@ def rows_of(trials: Any) -> list[dict[str, Any]]:
         row = {"explore": share, "seeds": len(own), value: found.mean}
         row |= {"expected_low": found.low, "expected_high": found.high}
         row |= {"paired_diff": paired.mean, "paired_low": paired.low, "paired_high": paired.high}
-        names = [f"{group}_{kind}" for group in GROUPS for kind in KINDS]
-        rows.append(row | {name: float(own[name].astype(float).mean()) for name in names})
+        for name in (f"{group}_{kind}" for group in GROUPS for kind in KINDS):
+            true = float(own[f"{name}_true"].sum())
+            row[name] = float(own[f"{name}_estimated"].sum()) / true if true else float("nan")
+        rows.append(row)
     return rows
 
 
@@ -94,7 +96,7 @@ def print_rows(title: str, rows: Sequence[dict[str, Any]]) -> None:
         ends = ("paired_diff", "paired_low", "paired_high")
         cell.append(console.with_interval(*(row[end] for end in ends)) if row["explore"] else "-")
         cells.append(cell + [console.number(row[f"{g}_{k}"], 3) for g in GROUPS for k in KINDS])
-    console.print_table(title, header, cells, "Estimated over true; means over seeds.")
+    console.print_table(title, header, cells, "Estimated over true: sums over all seeds.")
 
 
 def main() -> None:

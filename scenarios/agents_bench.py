@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 import adsim
-from scenarios import agents_tasks, console, results
+from scenarios import console, results
 from scenarios.agents_report import print_rows, rows_of, save_figures
 from scenarios.agents_tasks import (
     CONSTRAINTS,
@@ -32,7 +32,7 @@ from scenarios.commands import git_commit, make_folder
 from scenarios.comparison import TUNING_SEED, choose
 from scenarios.pool import each
 from scenarios.schema import load
-from scenarios.stacks import RUNGS, STACKS
+from scenarios.stacks import STACKS, needs_warm_up
 
 Played = list[dict[str, Any]]
 
@@ -142,7 +142,7 @@ def compare(
         for name in names
     }
     todo = _left(plays, targets, out)
-    first = {play.scenario: play for play in reversed(todo) if play.estimates in RUNGS}
+    first = {play.scenario: play for play in reversed(todo) if needs_warm_up(play.estimates)}
     each("warm-up", partial(_prepare, cache), list(reversed(first.values())), jobs, _name_of)
     _play_all("bench agents", plays, targets, out, cache, jobs)
     trials = pd.DataFrame(_rows(plays, targets, out))
@@ -187,9 +187,6 @@ def _play_all(
     todo = _left(plays, targets, out)
     if len(todo) < len(plays):
         _tell(f"{title}: {len(plays) - len(todo)} of {len(plays)} taken from {out}")
-        kept = (read(play, targets[play.scenario], out) for play in set(plays) - set(todo))
-        if any(about and about.get("code") != agents_tasks.code() for about in kept):
-            _tell(f"some were made with other code of adsim: to make them again, empty {out}")
     # Plays of one environment stand together, so that a process builds few.
     todo.sort(key=lambda play: (list(targets).index(play.scenario), play.constraint))
     try:

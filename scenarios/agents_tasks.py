@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 
-import adsim
 import agents
+import scenarios
 from adsim.config import TargetsConfig
 from adsim.env import AuctionEnv
 from adsim.types import EventKind, FloatArray
@@ -25,7 +25,7 @@ from scenarios.estimates import EstimatesWrapper
 from scenarios.results import jsonable, save_json
 from scenarios.run import hindsight_bound, play
 from scenarios.schema import Scenario, load
-from scenarios.stacks import RUNGS, make_stack
+from scenarios.stacks import make_stack, needs_warm_up
 from scenarios.tasks import code_digest
 from scenarios.warmup import HistoryConfig, WarmUp
 
@@ -165,10 +165,11 @@ def scenario_of(play: Play, targets: Targets | None) -> Scenario:
 
 
 def settings_of(play: Play, targets: Targets | None) -> dict[str, Any]:
-    """Everything that a result depends on, except the code."""
+    """Everything that a result depends on."""
     world = scenario_of(play, targets).world.model_dump(mode="json")
-    settings = {**play._asdict(), "adsim": adsim.__version__, "world": world}
-    if play.estimates in RUNGS:
+    settings: dict[str, Any] = {**play._asdict(), "world": world}
+    settings["code"] = code_digest(agents, scenarios)  # pyright: ignore[reportArgumentType] - hashable
+    if needs_warm_up(play.estimates):
         settings["history"] = SIZE.model_dump(mode="json")
     return json.loads(json.dumps(jsonable(settings)))
 
@@ -185,14 +186,9 @@ def read(play: Play, targets: Targets | None, out: Path) -> dict[str, Any] | Non
         return None
 
 
-def code() -> str:
-    """Of the sources that results depend on."""
-    return code_digest(agents)  # pyright: ignore[reportArgumentType] - modules are hashable
-
-
 def warm_up(play: Play, cache: Path) -> WarmUp | None:
     """What the estimates of a play have learned from; None if they learn nothing before."""
-    if play.estimates not in RUNGS:
+    if not needs_warm_up(play.estimates):
         return None
     return WarmUp(load(play.scenario).world, SIZE, cache=cache)
 
@@ -204,7 +200,7 @@ def prepare(play: Play, cache: Path) -> None:
 
 def run(play: Play, targets: Targets | None, out: Path, cache: Path) -> None:
     """Plays a campaign, or solves for its bound, and writes the result."""
-    about = {"settings": settings_of(play, targets), "code": code()}
+    about = {"settings": settings_of(play, targets)}
     row = _bound(play, targets) if play.agent == BOUND else _played(play, targets, cache)
     file = play.file(out)
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -33,9 +33,9 @@ def run_command(
 ) -> None:
     """`adsim run`: plays, prints, writes. Interrupted, it keeps the campaigns that are finished."""
     scenario = load(name, overrides)
-    players = list(dict.fromkeys(agents or scenario.agents))
-    if players == ["all"]:
-        players = list(scenario.agents)
+    wanted = agents or ["all"]
+    groups = ([name] if name != "all" else scenario.agents for name in wanted)
+    players = list(dict.fromkeys(name for group in groups for name in group))
     chosen = seeds if seeds is not None else list(range(scenario.seeds))
     folder = make_folder(out / scenario.name)
     parts: list[Tables] = []
@@ -113,8 +113,9 @@ def ladder_command(
     if as_json:
         console.emit_json(rows, scenario=scenario.name, out=str(folder))
     else:
-        note = "PCOC: predicted / observed on what was won. " + _note(scenario, worlds)
-        ladder_report.print_rows(title, rows, note)
+        note = _note(scenario, worlds, "the oracle")
+        pcoc = "PCOC: predicted / observed on what was won."
+        ladder_report.print_rows(title, rows, f"{pcoc} {note}")
     console.stderr.print(f"ladder.* in {folder}", highlight=False)
 
 
@@ -141,11 +142,11 @@ def _title(scenario: Scenario, seeds: list[int], structures: list[int]) -> str:
     return f"{scenario.name}: {ticks}, {worlds}{len(seeds)} seeds"
 
 
-def _note(scenario: Scenario, structures: list[int]) -> str:
+def _note(scenario: Scenario, structures: list[int], whose: str = "each agent") -> str:
     over = "structures" if len(structures) > 1 else f"seeds, given structure {structures[0]}"
     note = f"Means with 95 % t intervals over {over}. Expected: given the impressions won."
     if scenario.world.market.kind == "population":
-        note += " Hindsight: at the prices recorded in each agent's own run."
+        note += f" Hindsight: at the prices recorded in {whose}'s own run."
     return note
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import agents
+import scenarios
 from adsim.env import AuctionEnv
 from scenarios import console
 from scenarios.build import make_agent, make_world
@@ -21,7 +22,7 @@ from scenarios.results import jsonable, save_json
 from scenarios.run import hindsight_bound, play
 from scenarios.schema import Scenario, load
 from scenarios.selection import SelectionMeter
-from scenarios.stacks import RUNGS, make_stack
+from scenarios.stacks import RUNGS, make_stack, needs_warm_up
 from scenarios.tasks import code_digest
 from scenarios.warmup import HistoryConfig, WarmUp
 
@@ -31,14 +32,17 @@ PLAYED = (*RUNGS, "oracle")
 PRESETS = {"quick": 5, "full": 20}
 """Numbers of seeds."""
 SIZE = HistoryConfig()  # of the warm-up
-_TRAINED_APART = ("reader", "full")  # stacks whose warm-ups share no network
+_TRAINED_APART = {  # stacks whose warm-ups share no network, and those that need no others
+    "reader": ("fnc", "tesla", "reader"),
+    "full": ("scenes", "full", "full_ctr"),
+}
 
 
 class Step(NamedTuple):
     """One rung in one campaign."""
 
     scenario: str  # name or .toml file
-    overrides: tuple[tuple[str, Any], ...]  # dotted keys and values
+    overrides: str  # dotted keys and values, JSON
     structure: int
     rung: str  # in `STACKS`
     seed: int
@@ -58,7 +62,7 @@ class Step(NamedTuple):
 @lru_cache(maxsize=4)
 def scenario_of(world: Step) -> Scenario:
     """The scenario of a step, with its structure; `world` as from `Step.world`."""
-    return load(world.scenario, {**dict(world.overrides), "structure_seed": world.structure})
+    return load(world.scenario, {**json.loads(world.overrides), "structure_seed": world.structure})
 
 
 def plan(
@@ -85,9 +89,9 @@ def plan(
     """
     WarmUp(scenario.world)
     make_world(scenario.world)
-    pairs = tuple(sorted(overrides.items()))
+    given = json.dumps(dict(overrides), sort_keys=True)
     return [
-        Step(name, pairs, structure, rung, seed)
+        Step(name, given, structure, rung, seed)
         for structure in structures or [scenario.world.structure_seed]
         for rung in rungs
         for seed in seeds
@@ -99,7 +103,7 @@ def settings_of(step: Step) -> dict[str, Any]:
     world = scenario_of(step.world).world.model_dump(mode="json")
     about: dict[str, Any] = {"rung": step.rung, "seed": step.seed, "explore": step.explore}
     about |= {"agent": AGENT, "world": world, "history": SIZE.model_dump(mode="json")}
-    about["code"] = code_digest(agents)  # pyright: ignore[reportArgumentType] - hashable
+    about["code"] = code_digest(agents, scenarios)  # pyright: ignore[reportArgumentType] - hashable
     return json.loads(json.dumps(jsonable(about)))
 
 
@@ -126,7 +130,7 @@ def run(step: Step, out: Path, cache: Path) -> None:
         **{"explore": step.explore, **statement._asdict(), "hindsight": hindsight_bound(env)},
         "learn_seconds_per_hour": wrapped.seconds["learn"] / config.time.horizon_hours,
         "predict_ms_per_tick": 1e3 * wrapped.seconds["predict"] / config.time.num_ticks,
-        **meter.ratios(),
+        **meter.totals(),
     }
     if config.market.kind != "population":
         loss = estimation_loss(wrapped)
@@ -149,8 +153,7 @@ def _environment(world: Step) -> AuctionEnv:
 @lru_cache(maxsize=len(PLAYED))
 def _stack(world: Step, rung: str, cache: Path) -> Any:
     """Of a rung; never modified, so that campaigns share it."""
-    learned = rung not in ("platform", "oracle")
-    return make_stack(rung, _warm_up(world, cache) if learned else None)
+    return make_stack(rung, _warm_up(world, cache) if needs_warm_up(rung) else None)
 
 
 @lru_cache(maxsize=1)
@@ -162,8 +165,8 @@ def _train(cache: Path, step: Step) -> None:
     """Trains what a step's stack and those below it need, unless the cache has it."""
     warm_up = _warm_up(step.world, cache)
     make_stack(step.rung, warm_up)
-    if step.rung == _TRAINED_APART[0]:
-        make_stack("fnc", warm_up)  # shares TESLA's networks
+    if step.rung == "reader":
+        make_stack("fnc", warm_up)
 
 
 def play_all(steps: Sequence[Step], out: Path, cache: Path, jobs: int) -> list[dict[str, Any]]:
@@ -178,9 +181,13 @@ def play_all(steps: Sequence[Step], out: Path, cache: Path, jobs: int) -> list[d
     todo = [step for step in steps if read(step, out) is None]
     if len(todo) < len(steps):
         console.stderr.print(f"{len(steps) - len(todo)} of {len(steps)} campaigns taken from {out}")
-    worlds = dict.fromkeys(step.world for step in todo if step.rung in RUNGS)
-    apart = [world._replace(rung=rung) for world in worlds for rung in _TRAINED_APART]
-    each("warm-up (once)", partial(_train, cache), apart, jobs, _name_of)
+    apart = dict.fromkeys(
+        step.world._replace(rung=top)
+        for step in todo
+        for top, rungs in _TRAINED_APART.items()
+        if step.rung in rungs
+    )
+    each("warm-up (once)", partial(_train, cache), list(apart), jobs, _name_of)
     each("campaigns", partial(_run, out, cache), todo, jobs, _name_of)
     rows = [read(step, out) for step in steps]
     return [row for row in rows if row is not None]

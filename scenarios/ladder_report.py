@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from scenarios import console
-from scenarios.palette import BLUE, GREEN, VERMILLION
+from scenarios.palette import BLUE, COLOURS, GREEN, VERMILLION
 from scenarios.plots import GREY, INK, SMALL_SIZE, dressed, new_figure, save_figure
 from scenarios.results import Interval, by_campaign, clustered, paired
 from scenarios.stacks import RUNGS
@@ -62,7 +62,8 @@ def _row(table: Any, name: str, below: str | None) -> Row:
             float(part[f"{target}_{kind}"].sum()) if played else float("nan")
             for kind in ("predicted", "observed")
         ]
-        row[f"pcoc_{target}"] = sums[0] / sums[1] if sums[1] else float("nan")
+        said = sums[0] > 0 and sums[1] > 0  # FNC says nothing of refunds
+        row[f"pcoc_{target}"] = sums[0] / sums[1] if said else float("nan")
     for column in ("share_of_best_choice", "learn_seconds_per_hour", "predict_ms_per_tick"):
         known = played and column in part
         row[column] = float(part[column].mean()) if known else float("nan")
@@ -148,11 +149,10 @@ def plot_calibration(rows: Sequence[Row], ax: Axes | None = None) -> Axes:
     """Predicted over observed of each estimate, at the moment of the bid; 1 is right."""
     title = "Calibration on what was won\npredicted / observed"
     ax = dressed(ax, title, "PCOC", "")
-    colours = dict(zip(TARGETS, (BLUE, GREEN, VERMILLION, "#CC79A7", INK), strict=True))
+    colours = dict(zip(TARGETS, (*COLOURS[:4], INK), strict=True))
     marks = dict(zip(TARGETS, "osD^*", strict=True))
     for target, name in TARGETS.items():
         value = np.array([row[f"pcoc_{target}"] for row in rows])
-        value[value == 0] = np.nan  # not estimated
         options = {"ms": 6, "ls": "", "marker": marks[target], "color": colours[target]}
         ax.plot(value, np.arange(len(rows)), label=name, alpha=0.85, **options)
     ax.axvline(1.0, color=INK, lw=0.8)

@@ -49,6 +49,9 @@ class CampaignsEnv(ParallelEnv[str, Any, np.ndarray]):
     Observations, actions, rewards and infos are those of Auction-v0, or of Pacing-v0. All campaigns
     end with the last tick. `reset` takes no options; those given are ignored.
 
+    Raises:
+        ValueError: rewards on another basis.
+
     Args:
         world: of a population market, its worlds sharing their auctions; see `make_campaigns_env`.
         pacing: one multiplier per tick as in Pacing-v0, instead of a bid per impression.
@@ -60,6 +63,8 @@ class CampaignsEnv(ParallelEnv[str, Any, np.ndarray]):
     metadata = {"name": "adsim_campaigns_v0", "render_modes": []}  # noqa: RUF012 - PettingZoo's type
 
     def __init__(self, world: World, *, pacing: bool = False) -> None:
+        if world.config.reward != "cash":
+            raise ValueError(f"reward must be 'cash' for campaigns, got {world.config.reward!r}")
         self.world = world
         self.possible_agents = [f"campaign_{index}" for index in range(world.num_worlds)]
         self.agents: list[str] = []

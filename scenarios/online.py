@@ -100,7 +100,8 @@ class OnlineEstimates:
             over: this was the last tick.
         """
         assert self.recorder is not None
-        self.recorder.add(self.shown, {"result": result, "feedback": feedback})
+        if self.learn_every:
+            self.recorder.add(self.shown, {"result": result, "feedback": feedback})
         net_gmv = self.click_values() / self._margin
         self.book.add(self.shown, self.said, net_gmv, result, explored)
         self.book.update(feedback)

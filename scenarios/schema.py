@@ -25,9 +25,9 @@ class Scenario(Model):
     description: str = ""
     """One line for `adsim list`."""
     agents: tuple[str, ...] = Field(default=("dual", "pid", "linear", "value"), min_length=1)
-    """Agents of `adsim run`, by registry name."""
+    """Agents of `adsim run --agent all`, by registry name."""
     seeds: Annotated[int, Field(ge=1)] = 10
-    """Episode seeds 0 .. seeds - 1 of `adsim run`."""
+    """Episode seeds 0 .. seeds - 1 of `adsim run --agent ...`."""
     world: WorldConfig = WorldConfig()
     """What is simulated."""
 

@@ -48,10 +48,11 @@ class SelectionMeter(gym.Wrapper[Any, np.ndarray, Any, np.ndarray]):
                 self.sums[group, kind] += [column[rows].sum() for column in pair]
         return outcome
 
-    def ratios(self) -> dict[str, float]:
-        """Estimated over true, `<group>_<kind>`; NaN if the truth is 0."""
-        found = {}
-        for group, row in zip(GROUPS, self.sums, strict=True):
-            for kind, (estimated, true) in zip(KINDS, row, strict=True):
-                found[f"{group}_{kind}"] = float(estimated / true) if true else float("nan")
-        return found
+    def totals(self) -> dict[str, float]:
+        """The sums as `<group>_<kind>_estimated` and `<group>_<kind>_true`."""
+        return {
+            f"{group}_{kind}_{side}": float(self.sums[g, k, place])
+            for g, group in enumerate(GROUPS)
+            for k, kind in enumerate(KINDS)
+            for place, side in enumerate(("estimated", "true"))
+        }

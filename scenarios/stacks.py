@@ -46,6 +46,11 @@ STACKS = ("platform", *RUNGS, *_OTHERS, "oracle")
 platform's CVR, and the truth (privileged)."""
 
 
+def needs_warm_up(name: str) -> bool:
+    """Whether a stack learns before the campaign; `name` is in `STACKS`."""
+    return name in RUNGS or name in _OTHERS
+
+
 def make_stack(name: str, warm_up: WarmUp | None = None) -> Stack:
     """A stack, ready for a campaign.
 

@@ -18,7 +18,7 @@ from adsim.world import World
 from scenarios.cache import cache_folder
 from scenarios.online import LIMITS, OnlineEstimates
 from scenarios.stack import Estimates, Stack
-from scenarios.stacks import RUNGS, make_stack
+from scenarios.stacks import RUNGS, make_stack, needs_warm_up
 from scenarios.warmup import WarmUp
 
 
@@ -42,6 +42,9 @@ class FrozenValues:
         self._oracles = [Oracle(world, e) for e in range(world.num_worlds)]
 
     def restart(self, worlds: IntArray) -> None:
+        """Nothing is remembered."""
+
+    def resume(self, tick: IntArray) -> None:
         """Nothing is remembered."""
 
     def note(self, outcome: TickOutcome, tick: IntArray) -> None:
@@ -96,8 +99,13 @@ class LearningValues:
         self.online.restart()
         self._asked = False
 
+    def resume(self, tick: IntArray) -> None:
+        """Goes on from a saved tick with what has been learned since."""
+        self.online.tick = int(tick[0])
+        self._asked = False
+
     def estimate(self, obs: Mapping[str, Any], tick: IntArray) -> dict[str, FloatArray]:
-        """Estimates (1, M) by their names; the requests of a tick are taken note of once."""
+        """Estimates (1, M) by their names; a tick is asked about once."""
         if not self._asked:
             self.online.estimate({name: column[0] for name, column in obs.items()})
             self._asked = True
@@ -124,9 +132,9 @@ def make_values(name: str, world: World, *, learn: bool = False) -> ValueSource:
     Raises:
         ValueError: no such stack, one that cannot learn, or a world without warm-up.
     """
-    if learn and name not in RUNGS:
+    if learn and not needs_warm_up(name):
         raise ValueError(f"learn must be False unless estimates is one of {', '.join(RUNGS)}")
-    warm_up = WarmUp(world.config, cache=cache_folder()) if name in RUNGS else None
+    warm_up = WarmUp(world.config, cache=cache_folder()) if needs_warm_up(name) else None
     stack = make_stack(name, warm_up)
     if learn:
         return LearningValues(stack, world)

@@ -17,7 +17,7 @@ for negatives, to be corrected later, learn too low a CVR from them.
 
 import json
 import math
-from functools import cached_property
+from functools import cache, cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -48,7 +48,6 @@ from scenarios.requests import Requests, sample_requests
 from scenarios.tasks import code_digest
 
 WARMUP_STREAM = 102  # of rng: apart from every stream of a world
-_FORMAT = 1  # of the cache; goes up when this module changes what it makes
 _CAPPED = 1e-3  # share of the impressions that are kept for certain: too few of them are
 _SAMPLE = 50_000  # impressions from which the thinning is found
 
@@ -113,7 +112,8 @@ class WarmUp:
     """Predictors of a world, ready for its campaigns; each is trained once.
 
     Args:
-        config: the world; neither the campaign's terms nor the platform's noise play a part.
+        config: the world; neither the campaign's terms nor the platform's noise play a part in what
+            is trained.
         size: of the log.
         seed: of initial weights and the order of training rows.
         cache: folder in which trained predictors are kept, under a key of all that determines
@@ -137,7 +137,7 @@ class WarmUp:
                 "randomize_structure must be False"
             )
         self.size, self.seed, self._cache = size or HistoryConfig(), seed, cache
-        self._shown = config
+        self._world = config
         plain = {"shocks": (), "reward": "cash"}
         plain |= {"campaign": CampaignConfig(), "platform_noise": NoiseConfig()}
         self.config = config.model_copy(update=plain)
@@ -172,7 +172,7 @@ class WarmUp:
     @cached_property
     def requests(self) -> Requests:
         """Bid requests before the campaign, with what the platform shows of them."""
-        return sample_requests(self._shown)
+        return sample_requests(self._world)
 
     def predictor(self, name: str, **settings: Any) -> NeuralPredictor[Any]:
         """A predictor, ready for the first window of a campaign.
@@ -309,8 +309,8 @@ class WarmUp:
             return None
         self._cache.mkdir(parents=True, exist_ok=True)
         key = {
-            "format": _FORMAT,
             "code": code_digest(),
+            "made_by": _own_digest(),
             "world": self.config.model_dump(mode="json"),
             "size": self.size.model_dump(mode="json"),
             "seed": self.seed,
@@ -363,6 +363,15 @@ class WarmUp:
             thinned_clicks(clicks, kept, offset),
             thinned_purchases(purchases, kept[converted], offset),
         )
+
+
+@cache
+def _own_digest() -> str:
+    """Of the sources of this package that decide on what is trained."""
+    digest = sha256()
+    for name in ("warmup.py", "log_parts.py"):
+        digest.update(Path(__file__).with_name(name).read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def as_impressions(features: NDArray[np.int32]) -> Impressions:

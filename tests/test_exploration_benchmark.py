@@ -33,16 +33,17 @@ def met(stack, **options):
 def test_true_estimates_are_true_everywhere():
     oracle = OraclePredictor()
     meter = met(Stack({t: oracle for t in SOURCES if t in oracle.targets}), explore_share=0.5)
-    assert meter.ratios() == pytest.approx({f"{g}_{k}": 1.0 for g in GROUPS for k in KINDS})
+    np.testing.assert_allclose(meter.sums[..., 0], meter.sums[..., 1], rtol=1e-12)
+    assert meter.totals()["won_ctr_true"] == meter.sums[1, 0, 1]
     assert (meter.sums[0] >= meter.sums[1]).all()
     assert (meter.sums[1] >= meter.sums[2]).all()
 
 
 def test_winning_selects_overestimates():
-    found = met(Stack()).ratios()
-    assert found["won_ctr"] > 1.1 * found["requests_ctr"]
-    assert found["won_cvr"] > 1.1 * found["requests_cvr"]
-    assert np.isnan(found["explored_ctr"])  # no bid was explored
+    estimated, true = np.moveaxis(met(Stack()).sums, 2, 0)
+    requests, won = (estimated / np.maximum(true, 1e-12))[:2]
+    assert (won[:2] > 1.1 * requests[:2]).all()  # CTR and CVR
+    assert not true[2].any()  # no bid was explored
 
 
 def test_sums_by_hand():
@@ -61,8 +62,13 @@ def test_sums_by_hand():
 
 def test_rows_by_hand():
     names = [f"{group}_{kind}" for group in GROUPS for kind in KINDS]
+
+    def sums(ratio, size):
+        estimated = {f"{name}_estimated": ratio * size for name in names}
+        return estimated | {f"{name}_true": size for name in names}
+
     trials = [
-        {"explore": share, "seed": seed, "expected_net_value": value, **dict.fromkeys(names, ratio)}
+        {"explore": share, "seed": seed, "expected_net_value": value, **sums(ratio, 1.0 + seed)}
         for share, ratio, values in ((0.0, 1.2, (100.0, 104.0)), (0.1, 1.1, (90.0, 96.0)))
         for seed, value in enumerate(values)
     ]

@@ -190,3 +190,20 @@ def test_observations_share_nothing_with_the_world():
         part[:] = 0
     steps = [each.step(np.full(128, 20.0)) for each in (env, twin)]
     assert find_difference(*steps) is None
+
+
+def test_bids_per_click_use_the_click_rate_of_the_value():
+    # A click is worth 2 / .5 = 4 by the source, whatever the platform's CTR is.
+    per_click = {"market.charge": "click", "platform_noise.ctr_sd": 1.0}
+    env = make(**per_click)
+    env = PacingEnv(env.world, value_source=Constant(2.0, ctr=0.5))
+    env.reset(seed=0)
+    bids = env.view.bids(np.zeros((1, 1)), np.array([True]))[0]
+    real = np.arange(bids.size) < env.world.drawn.filled[0]
+    np.testing.assert_allclose(bids[real], 4.0)
+    assert not bids[~real].any()
+
+
+def test_rewards_made_of_the_truth_are_privileged():
+    assert not make().privileged
+    assert make(reward="accrual").privileged

@@ -9,8 +9,8 @@ from agents.outcomes import OutcomeBook, Predictions, history_prospects, predict
 
 WINDOWS = AttributionWindows(conversion_hours=2.0, gmv_hours=3.0, refund_hours=2.0)
 # Each click: CVR .5, kept .8, net GMV 10 (per impression .1 x 10).
-SHOWN = Predictions(*(np.full(4, x) for x in (0.1, 0.5, 0.8, 1.0)), learned=False)
-NOTHING = Predictions(*(np.zeros(4) for _ in range(4)), learned=False)
+SHOWN = Predictions(*(np.full(4, x) for x in (0.1, 0.5, 0.8, 1.0)), own=False)
+NOTHING = Predictions(*(np.zeros(4) for _ in range(4)), own=False)
 
 
 def events(*rows):
@@ -64,7 +64,7 @@ def test_conversions_count_when_their_window_has_closed(book):
 
 def test_estimates_that_learn_are_not_corrected_for_conversions_twice(book):
     for _ in range(2):
-        book.update(NOTHING._replace(learned=True), quiet(), events())
+        book.update(NOTHING._replace(own=True), quiet(), events())
     # clicks alone: (20 + 3) / (20 + .4); what has matured takes its place all the same
     assert np.array(book.ratios()) == pytest.approx([23 / 20.4] * 3)
     assert book.outcomes().kept.tolist() == [1, 0, 0]
@@ -101,11 +101,20 @@ def test_predictions_are_those_of_the_platform_where_there_are_no_others(market)
 
 
 def test_history_prospects_are_in_the_proportions_of_the_impressions_at_hand(market):
-    obs = market.observation([2.0, 4.0, 9.0], pctr=0.1, mask=[1, 1, 0])
-    obs |= {"ctr": np.array([0.05, 0.05, 0.9]), "cvr": np.array([0.2, 0.4, 0.9])}
+    obs = market.observation([2.0] * 15 + [4.0] * 15 + [9.0], pctr=0.1, mask=[1] * 30 + [0])
+    cvr = np.repeat([0.2, 0.4, 0.9], [15, 15, 1])
+    obs |= {"ctr": np.repeat([0.05, 0.9], [30, 1]), "cvr": cvr}
     own = Landscape(np.ones(2), np.full(2, 0.5), np.array([1.0, 2.0]), np.array([0.1, 0.2]))
     found = history_prospects(own, obs, 1.0)
     assert found.clicks == pytest.approx([0.05, 0.1])  # half of the platform's CTR
-    # kept at hand .05 x .2 + .05 x .4 = .03 for net GMV 6
+    # kept at hand 15 x (.05 x .2 + .05 x .4) = .45 for net GMV 90
     assert found.kept == pytest.approx([0.005, 0.01])
     assert found.net_gmv.tolist() == [1.0, 2.0]
+
+
+def test_few_impressions_at_hand_leave_the_constraint_to_feedback(market):
+    own = Landscape(np.ones(2), np.full(2, 0.5), np.array([1.0, 2.0]), np.array([0.1, 0.2]))
+    for mask in ([0, 0], [1, 1]):
+        found = history_prospects(own, market.observation([2.0, 4.0], pctr=0.3, mask=mask), 1.0)
+        assert found.clicks.tolist() == [0.1, 0.2]
+        assert (found.kept > 1e6).all()

@@ -347,3 +347,15 @@ def test_predictors_are_trained_once():
     assert files
     make_values("fnc", world)
     assert {file: file.stat().st_mtime_ns for file in cache_folder().iterdir()} == files
+
+
+def test_restored_environment_estimates_the_saved_tick():
+    world = make_world(load("default", SMALL).world)
+    env = PacingEnv(world, value_source=LearningValues(Stack(), world))
+    env.reset(seed=0)
+    env.step(np.array([0.0]))
+    state, values = env.get_state(), env.view.values().copy()
+    for _ in range(3):
+        env.step(np.array([0.0]))
+    env.set_state(state)
+    np.testing.assert_array_equal(env.view.values(), values)  # the platform's do not learn

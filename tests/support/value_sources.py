@@ -18,5 +18,8 @@ class Constant:
         real = obs["mask"].astype(float)
         return {"ctr": self.ctr * real, "expected_net_value": self.value * real}
 
+    def resume(self, tick):
+        pass
+
     def note(self, outcome, tick):
         self.noted += 1
