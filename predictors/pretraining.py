@@ -151,7 +151,7 @@ class Pretraining(BasePretraining):
         """The pre-trained two-tower network; frozen."""
         net = new_towers(self.fields, config, self.seed)
         used = {"tables", "head", "train_refund_embeddings", "pretrain_attribution"}
-        used |= {"pretrain_fake_negatives"}
+        used |= {"pretrain_fake_negatives"} if config.pretrain_fake_negatives else set()
         settings = config.model_dump(mode="json", include=used | _ALWAYS) | config.of_backbone
         return self._trained("main", settings, net, lambda net: self._fit_main(net, config))
 

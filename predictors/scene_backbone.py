@@ -248,7 +248,7 @@ class BackboneConfig(NeuralConfig):
     @property
     def of_backbone(self) -> dict[str, Any]:
         """The settings that a network depends on besides its own."""
-        names = {"linear_terms", "pretrain_settling"}
+        names = {name for name in ("linear_terms", "pretrain_settling") if getattr(self, name)}
         if self.backbone != "plain":
             names |= {"backbone", "scene_field", "weighting", "information"}
         return self.model_dump(mode="json", include=names)

@@ -231,7 +231,7 @@ def test_command_line_parses(page, line):
     if parameters.get("scenario") is not None:
         assert parameters["scenario"] in names()
     for agent in parameters.get("agent") or []:
-        assert agent in AGENTS or ":" in agent
+        assert agent in AGENTS or agent == "all" or ":" in agent
     if path[0] == "bench":
         assert (ROOT / "benchmarks" / f"{path[1]}.py").is_file()
 
