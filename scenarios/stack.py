@@ -13,6 +13,7 @@ import numpy as np
 from adsim.observation import MAX_MONEY, rows_of
 from adsim.types import Estimate, FloatArray, Impressions, Predictor, Target, Window
 from predictors.base import compose_net_value
+from predictors.calibration import Line
 from predictors.denoise_bid import DenoiseBid, log_odds
 
 SOURCES = (Target.CTR, Target.CVR, Target.REFUND_RATE, Target.GMV, Target.REFUND_VALUE_SHARE)
@@ -38,6 +39,7 @@ class Stack:
             With `REFUND_VALUE_SHARE` that share of GMV comes back, else the refund rate says so.
         correctors: of the platform's CTR and CVR, by the noise that it shows; fitted. Where there
             is a predictor, too, its log-odds are the `base` of the correction.
+        cvr_line: calibrates the predictor's CVR (`WarmUp.cvr_line`).
         gmv_factor: on estimates of GMV, > 0: amounts by networks are medians, and list prices are
             those of one purchase (`WarmUp.gmv_factor`).
 
@@ -54,6 +56,7 @@ class Stack:
         sources: Mapping[Target, Predictor] | None = None,
         *,
         correctors: Mapping[Target, DenoiseBid] | None = None,
+        cvr_line: Line | None = None,
         gmv_factor: float = 1.0,
     ) -> None:
         self.sources = {Target(name): source for name, source in (sources or {}).items()}
@@ -68,7 +71,7 @@ class Stack:
             raise ValueError(f"correctors: must be of {', '.join(PLATFORM)}, got {names}")
         if not 0 < gmv_factor < np.inf:
             raise ValueError(f"gmv_factor must be > 0 and finite, got {gmv_factor}")
-        self.gmv_factor = gmv_factor
+        self.cvr_line, self.gmv_factor = cvr_line or Line(), gmv_factor
         # Each predictor once, in the order of the targets, whatever the order of `sources`.
         self.predictors = list(
             {id(p): p for t in SOURCES if (p := self.sources.get(t)) is not None}.values()
@@ -129,6 +132,8 @@ class Stack:
     ) -> FloatArray:
         """CTR or CVR (n,): predicted, the platform's, or the correction of one by the other."""
         corrector, name = self.correctors.get(target), PLATFORM[target]
+        if predicted is not None and target == Target.CVR:
+            predicted = self.cvr_line.apply(predicted)
         if corrector is None and predicted is not None:
             return predicted
         shown = np.array(obs[name], np.float64)[real]

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from adsim.types import Predictor, Target
 from predictors import OraclePredictor
+from predictors.calibration import Line
 from predictors.denoise_bid import DenoiseBid, log_odds
 from scenarios.requests import Requests
 from scenarios.stack import PLATFORM, SOURCES, Stack
@@ -80,14 +81,17 @@ def make_stack(name: str, warm_up: WarmUp | None = None) -> Stack:
         factor = warm_up.gmv_factor(rung.gmv, backbone=rung.backbone)
     else:
         factor = warm_up.gmv_factor()
-    correctors = {}
+    line, correctors = warm_up.cvr_line(rung.netcvr, backbone=rung.backbone), {}
     if rung.corrected:
-        correctors = fitted_correctors(rung.corrected, sources, warm_up.requests)
-    return Stack(sources, correctors=correctors, gmv_factor=factor)
+        correctors = fitted_correctors(rung.corrected, sources, warm_up.requests, line)
+    return Stack(sources, correctors=correctors, cvr_line=line, gmv_factor=factor)
 
 
 def fitted_correctors(
-    targets: Iterable[Target], sources: Mapping[Target, Predictor], requests: Requests
+    targets: Iterable[Target],
+    sources: Mapping[Target, Predictor],
+    requests: Requests,
+    cvr_line: Line | None = None,
 ) -> dict[Target, DenoiseBid]:
     """Correctors of what the platform shows, fitted on requests of the time before the campaign.
 
@@ -95,12 +99,16 @@ def fitted_correctors(
         targets: CTR, CVR or both.
         sources: predictors by target; what they estimate is the `base` of the correction.
         requests: of the campaign's world.
+        cvr_line: see `Stack`.
     """
     found: dict[Target, DenoiseBid] = {}
     for target in targets:
         name, source, base = PLATFORM[target], sources.get(target), 0.0
         if source is not None:
-            base = log_odds(source.predict(as_impressions(requests.features))[target].mean)
+            said = source.predict(as_impressions(requests.features))[target].mean
+            if target == Target.CVR and cvr_line is not None:
+                said = cvr_line.apply(said)
+            base = log_odds(said)
         shown, noise = (getattr(requests, part) for part in (name, f"{name}_std"))
         found[target] = DenoiseBid().fit_logits(log_odds(shown), noise, base)
     return found

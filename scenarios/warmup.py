@@ -36,13 +36,15 @@ from adsim.source import SyntheticSource
 from adsim.types import FloatArray, Impressions, Target
 from predictors import PREDICTORS, GmvPredictor, NetCVRPredictor, RefundShare, ScenePredictor
 from predictors.arrays import load_arrays, save_arrays
-from predictors.delivery import DAY_SECONDS, Windows, known_at
+from predictors.calibration import Line, fit_line
+from predictors.delivery import DAY_SECONDS, Windows, final_labels, known_at
 from predictors.netcvr_baselines import FakeNegativeCalibration
 from predictors.neural import NeuralPredictor, load_predictor
 from predictors.purchase_rows import final_gmv, purchases_known_at
 from predictors.stream import Split
 from predictors.training import BasePretraining
 from scenarios import console
+from scenarios.deployed import DEPLOYED
 from scenarios.log_parts import joined, thinned_clicks, thinned_purchases
 from scenarios.requests import Requests, sample_requests
 from scenarios.tasks import code_digest
@@ -50,44 +52,6 @@ from scenarios.tasks import code_digest
 WARMUP_STREAM = 102  # of rng: apart from every stream of a world
 _CAPPED = 1e-3  # share of the impressions that are kept for certain: too few of them are
 _SAMPLE = 50_000  # impressions from which the thinning is found
-
-# Campaigns bring thousands of clicks, the log before them a million.
-_ACCURATE = {"linear_terms": True, "pretrain_settling": True}
-DEPLOYED: dict[type, dict[str, Any]] = {
-    NetCVRPredictor: {
-        "widths": (64, 64, 32),
-        "tables": "shared",
-        "embedding_sd": 0.03,
-        "batch_size": 512,
-        "pretrain_learning_rate": 4e-3,
-        "learning_rate": 1e-4,
-        **_ACCURATE,
-    },
-    GmvPredictor: {
-        "encoder_widths": (64,),
-        "tower_widths": (64, 32),
-        "router_widths": (64, 32),
-        "calibrator_widths": (64, 32),
-        "embedding_dim": 4,
-        "pretrain_learning_rate": 5e-3,
-        "pretrain_epochs": 2,
-        **_ACCURATE,
-    },
-    RefundShare: {},
-    ScenePredictor: {"bottom": (64, 64), "tower": (32,)},
-}
-"""Settings of each family unless others are given: networks small enough to bid with.
-
-They were chosen by how well estimates rank, against the truth, the requests of a campaign in
-scenario `default`, structure 0, seed 1000. Correlation of log-odds of CVR: .83 with the usual
-settings and a third of the clicks, .88 with these but for linear terms and settling, .91 with them;
-of log GMV .88 and .90. One set of embeddings is as good as three, in a third of the time.
-
-A campaign brings few clicks, and starts without the late conversions of those before it: at rates
-of the stream of 1e-3 and more, what TESLA learns of them does harm (PCOC of CVR .91, at 3e-3 .84,
-and .958 and .936 of the best net value, everything else being true; .961 at 1e-4, .962 without
-learning, but PCOC 1.10; seeds 1000-1002).
-"""
 
 
 class HistoryConfig(Model):
@@ -227,6 +191,29 @@ class WarmUp:
         if file is not None:
             save_arrays(file, {"factor": np.array(factor)})
         return factor
+
+    def cvr_line(self, name: str, **settings: Any) -> Line:
+        """Calibration of a predictor's CVR, on clicks that it was not trained on.
+
+        They are the latest whose conversions are final: refunds, which it learns, too, take longer.
+
+        Args:
+            name: of a predictor of CVR that learns refunds, see `predictor`.
+            settings: of its configuration.
+        """
+        cls, config = self._configured(name, settings)
+        file = self._file("cvr_line", {"of": name, "settings": config.model_dump(mode="json")})
+        if file is not None and file.is_file():
+            return Line(*load_arrays(file)["line"].tolist())
+        log, seconds = self.history.clicks, round(3600 * self.config.windows.conversion_hours)
+        first = round(self._split(cls, config).pretrain_days * DAY_SECONDS)
+        rows = slice(*np.searchsorted(log.click_time, [first, self._start_second - seconds]))
+        label = final_labels(log, config.windows).y[rows]
+        clicks = as_impressions(log.features[rows])
+        line = fit_line(label, self.predictor(name, **settings).predict(clicks)[Target.CVR].mean)
+        if file is not None:
+            save_arrays(file, {"line": np.array(line)})
+        return line
 
     def _pretraining(self, cls: Any, split: Split, log: Any) -> BasePretraining:
         """Of a family: methods share networks that they all start from."""
@@ -369,7 +356,7 @@ class WarmUp:
 def _own_digest() -> str:
     """Of the sources of this package that decide on what is trained."""
     digest = sha256()
-    for name in ("warmup.py", "log_parts.py"):
+    for name in ("warmup.py", "deployed.py", "log_parts.py"):
         digest.update(Path(__file__).with_name(name).read_bytes())
     return digest.hexdigest()[:12]
 

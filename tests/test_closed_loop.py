@@ -36,6 +36,9 @@ class NarrowWarmUp:
     def predictor(self, name, **settings):
         return small_warm_up().predictor(name, **NARROW[name], **settings)
 
+    def cvr_line(self, name, **settings):
+        return small_warm_up().cvr_line(name, **NARROW[name], **settings)
+
     def gmv_factor(self, name=None, **settings):
         return small_warm_up().gmv_factor(name, **NARROW[name], **settings)
 

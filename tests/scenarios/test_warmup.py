@@ -11,7 +11,7 @@ from scenarios.build import make_auction_env
 from scenarios.estimates import EstimatesWrapper
 from scenarios.schema import load
 from scenarios.stack import Stack
-from scenarios.warmup import HistoryConfig, WarmUp
+from scenarios.warmup import HistoryConfig, WarmUp, as_impressions
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -98,3 +98,21 @@ def test_click_predictor_learns_from_impressions():
 def test_impossible_warm_ups_are_refused(overrides, name, text):
     with pytest.raises(ValueError, match=text):
         WarmUp(load("default", SMALL | overrides).world, SIZE).predictor(name)
+
+
+def test_cvr_is_calibrated_on_clicks_it_was_not_trained_on(tmp_path):
+    warm_up = WarmUp(load("default", SMALL).world, SIZE, cache=tmp_path)
+    line = warm_up.cvr_line("tesla", **NETCVR)
+    log, tesla = warm_up.history.clicks, warm_up.predictor("tesla", **NETCVR)
+    split = warm_up._split(type(tesla), tesla.config)
+    since, final = log.click_time / 86_400, split.stream_start_day - 3  # conversions take 3 days
+    assert split.pretrain_days == final - 3  # and refunds 3 days more
+    rows = (since >= split.pretrain_days) & (since < final)
+    assert rows.sum() > 100
+    label = log.conversion_time[rows] >= 0
+    clicks = as_impressions(log.features[rows])
+    said = line.apply(tesla.predict(clicks)[Target.CVR].mean)
+    assert said.sum() == pytest.approx(label.sum(), rel=1e-6)  # what calibration does
+    again = WarmUp(load("default", SMALL).world, SIZE, cache=tmp_path)
+    assert again.cvr_line("tesla", **NETCVR) == line
+    assert "history" not in vars(again)  # taken from the cache
