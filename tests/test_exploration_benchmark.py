@@ -2,6 +2,7 @@
 
 import json
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ from small_stacks import SMALL
 
 import scenarios.ladder as ladder
 from adsim.types import Target
-from benchmarks import exploration
 from predictors import OraclePredictor
 from scenarios.build import make_agent, make_auction_env
 from scenarios.estimates import EstimatesWrapper
@@ -19,6 +19,7 @@ from scenarios.run import play
 from scenarios.selection import GROUPS, KINDS, SelectionMeter
 from scenarios.stack import SOURCES, Stack
 
+BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "exploration.py"
 NOISY = {"platform_noise.ctr_sd": 1.0, "platform_noise.cvr_sd": 1.0}
 
 
@@ -60,7 +61,15 @@ def test_sums_by_hand():
     assert meter.sums[1, 2, 1] == pytest.approx(truth.net_value[won].sum())
 
 
-def test_rows_by_hand():
+@pytest.fixture
+def exploration():
+    spec = spec_from_file_location("exploration", BENCHMARK)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_rows_by_hand(exploration):
     names = [f"{group}_{kind}" for group in GROUPS for kind in KINDS]
 
     def sums(ratio, size):
@@ -80,12 +89,12 @@ def test_rows_by_hand():
 
 
 @pytest.mark.parametrize("text", ["", "a", "0.1,2", "-0.1"])
-def test_bad_shares_are_named(text):
+def test_bad_shares_are_named(exploration, text):
     with pytest.raises(ValueError, match="--shares: expected numbers in"):
         exploration.parse_shares(text)
 
 
-def test_benchmark_prints_rows(monkeypatch, capsys, tmp_path):
+def test_benchmark_prints_rows(exploration, monkeypatch, capsys, tmp_path):
     # The oracle's estimates need no warm-up; four ticks instead of a week.
     tiny = {**SMALL, "time.num_ticks": 4}
     monkeypatch.setattr(exploration, "load", lambda name: ladder.load(name, tiny))

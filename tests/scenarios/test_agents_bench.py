@@ -175,7 +175,7 @@ def test_learned_estimates_are_warmed_up_once(small, tmp_path, monkeypatch):
     folders = ["--out", tmp_path / "out", "--cache", tmp_path / "cache"]
     assert adsim("bench", "agents", *options, *folders)[0] == 0
     trained = {file: file.stat().st_mtime_ns for file in Path(tmp_path / "cache").iterdir()}
-    assert {file.name.partition("-")[0] for file in trained} == {"fnc", "gmv_factor"}
+    assert {file.name.partition("-")[0] for file in trained} == {"fnc", "gmv_factor", "cvr_line"}
     ask = Play(small, "fnc", "linear", "budget", 0)
     agents_tasks.run(ask, None, tmp_path / "out", tmp_path / "cache")
     assert {file: file.stat().st_mtime_ns for file in trained} == trained
