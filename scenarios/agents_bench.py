@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-import adsim
 from scenarios import console, results
 from scenarios.agents_report import print_rows, rows_of, save_figures
 from scenarios.agents_tasks import (
@@ -28,7 +27,7 @@ from scenarios.agents_tasks import (
     tuning_plays,
 )
 from scenarios.cache import cache_folder
-from scenarios.commands import git_commit, make_folder
+from scenarios.commands import make_folder, written_by
 from scenarios.comparison import TUNING_SEED, choose
 from scenarios.pool import each
 from scenarios.schema import load
@@ -221,14 +220,7 @@ def _tell(text: str) -> None:
 def _write(
     rows: list[dict[str, Any]], trials: pd.DataFrame, settings: dict[str, Any], out: Path
 ) -> None:
-    about = {
-        "adsim": adsim.__version__,
-        "git": git_commit(),
-        "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-    results.save_json({**about, "settings": settings, "rows": rows}, out / "table.json")
+    results.save_json({**written_by(), "settings": settings, "rows": rows}, out / "table.json")
     for name, frame in {"table": pd.DataFrame(rows), "trials": trials}.items():
-        results.write_atomically(
-            out / f"{name}.parquet", lambda path, t=frame: t.to_parquet(path, index=False)
-        )
+        results.save_table(frame, out / f"{name}.parquet")
     save_figures(rows, out)

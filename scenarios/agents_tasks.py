@@ -23,7 +23,7 @@ from scenarios.build import make_agent, make_world
 from scenarios.comparison import TUNING_SEED
 from scenarios.estimates import EstimatesWrapper
 from scenarios.results import jsonable, save_json
-from scenarios.run import hindsight_bound, play
+from scenarios.run import hindsight_bound, make_bounded_env, play
 from scenarios.schema import Scenario, load
 from scenarios.stacks import make_stack, needs_warm_up
 from scenarios.tasks import code_digest
@@ -210,10 +210,7 @@ def run(play: Play, targets: Targets | None, out: Path, cache: Path) -> None:
 @lru_cache(maxsize=2)
 def _environment(play: Play, targets: Targets | None, cache: Path) -> KeptMeter:
     """Of all plays that differ in agent and seed only (both are left blank)."""
-    scenario = scenario_of(play, targets)
-    world = scenario.world
-    record = world.market.kind == "population" and len(world.market.exposure) == 1
-    env = AuctionEnv(make_world(world, record_prices=record))
+    env = make_bounded_env(scenario_of(play, targets).world)
     return KeptMeter(EstimatesWrapper(env, make_stack(play.estimates, warm_up(play, cache))))
 
 

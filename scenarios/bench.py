@@ -1,16 +1,14 @@
 """What `adsim bench netcvr`, `gmv` and `scenes` do: run, score, print, write."""
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-import adsim
 from scenarios import console, results
-from scenarios.commands import git_commit, make_folder
+from scenarios.commands import make_folder, written_by
 from scenarios.comparison import Preset, Task, World
 from scenarios.tasks import Study, run_tasks, tune
 
@@ -115,17 +113,10 @@ def _names_in(bench: Bench, world: World, names: list[str], preset: str) -> list
 
 def _write(bench: Bench, segments: Segments, runs: Runs, table: dict[str, Any], out: Path) -> None:
     """Tables and figures; what is known about the runs goes into table.json."""
-    about = {
-        "adsim": adsim.__version__,
-        "git": git_commit(),
-        "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-    results.save_json({**about, **table}, out / "table.json")
+    results.save_json({**written_by(), **table}, out / "table.json")
     tables = {"table": pd.DataFrame(table["rows"]), "segments": segments}
     for name, frame in tables.items():
-        results.write_atomically(
-            out / f"{name}.parquet", lambda path, t=frame: t.to_parquet(path, index=False)
-        )
+        results.save_table(frame, out / f"{name}.parquet")
     bench.save_figures(segments, runs, out)
 
 

@@ -105,9 +105,7 @@ def ladder_command(
     description = describe(scenario, [ladder.AGENT], chosen, overrides, rows)
     about = {"structures": worlds, "seconds": time.monotonic() - began}
     results.save_json({**description, **about}, folder / "ladder.json")
-    results.write_atomically(
-        folder / "ladder.parquet", lambda path: trials.to_parquet(path, index=False)
-    )
+    results.save_table(trials, folder / "ladder.parquet")
     if plots:
         ladder_report.save_plot(rows, title, folder)
     if as_json:
@@ -159,16 +157,20 @@ def describe(
 ) -> dict[str, Any]:
     """Everything needed to repeat a run, and its table."""
     return {
-        "adsim": adsim.__version__,
+        **written_by(),
         "python": platform.python_version(),
-        "git": git_commit(),
-        "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "agents": agents,
         "seeds": seeds,
         "overrides": overrides,
         "scenario": scenario.model_dump(mode="json"),
         "rows": rows,
     }
+
+
+def written_by() -> dict[str, Any]:
+    """Version, commit and UTC time, for what is written now."""
+    written = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return {"adsim": adsim.__version__, "git": git_commit(), "written": written}
 
 
 def git_commit() -> str | None:

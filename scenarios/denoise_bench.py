@@ -7,9 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-import adsim
 from scenarios import console, results
-from scenarios.commands import git_commit, make_folder
+from scenarios.commands import make_folder, written_by
 from scenarios.comparison import choose
 from scenarios.denoise import PRESETS, REGIMES, Step, Trial, plan, run_step
 from scenarios.denoise_report import print_rows, rows_of, save_figures
@@ -109,14 +108,7 @@ def run_steps(steps: Sequence[Step], prices: Sequence[Prices]) -> list[Trial]:
 def _write(
     rows: list[dict[str, Any]], trials: list[Trial], settings: dict[str, Any], out: Path
 ) -> None:
-    about = {
-        "adsim": adsim.__version__,
-        "git": git_commit(),
-        "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-    results.save_json({**about, "settings": settings, "rows": rows}, out / "table.json")
+    results.save_json({**written_by(), "settings": settings, "rows": rows}, out / "table.json")
     for name, frame in {"table": pd.DataFrame(rows), "trials": pd.DataFrame(trials)}.items():
-        results.write_atomically(
-            out / f"{name}.parquet", lambda path, t=frame: t.to_parquet(path, index=False)
-        )
+        results.save_table(frame, out / f"{name}.parquet")
     save_figures(rows, out)

@@ -19,7 +19,7 @@ from scenarios.build import make_agent, make_world
 from scenarios.estimates import EstimatesWrapper, estimation_loss
 from scenarios.pool import each
 from scenarios.results import jsonable, save_json
-from scenarios.run import hindsight_bound, play
+from scenarios.run import hindsight_bound, make_bounded_env, play
 from scenarios.schema import Scenario, load
 from scenarios.selection import SelectionMeter
 from scenarios.stacks import RUNGS, make_stack, needs_warm_up
@@ -144,10 +144,7 @@ def run(step: Step, out: Path, cache: Path) -> None:
 
 @lru_cache(maxsize=1)
 def _environment(world: Step) -> AuctionEnv:
-    config = scenario_of(world).world
-    market = config.market
-    record = market.kind == "population" and len(market.exposure) == 1
-    return AuctionEnv(make_world(config, record_prices=record))
+    return make_bounded_env(scenario_of(world).world)
 
 
 @lru_cache(maxsize=len(PLAYED))

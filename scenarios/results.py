@@ -146,11 +146,16 @@ def save(tables: Tables, folder: Path, run: dict[str, Any]) -> list[Path]:
     written = []
     for name, table in zip(Tables._fields, tables, strict=True):
         path = folder / f"{name}.parquet"
-        write_atomically(path, lambda partial, t=table: t.to_parquet(partial, index=False))
+        save_table(table, path)
         written.append(path)
     path = folder / "run.json"
     save_json(run, path)
     return [*written, path]
+
+
+def save_table(table: pd.DataFrame, path: Path) -> None:
+    """Writes Parquet without the index."""
+    write_atomically(path, lambda partial: table.to_parquet(partial, index=False))
 
 
 def save_json(value: Any, path: Path) -> None:

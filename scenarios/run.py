@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pandas as pd
 
+from adsim.config import WorldConfig
 from adsim.env import AuctionEnv
 from adsim.kernels import PRICE, VALUE
 from adsim.ledger import COLUMNS, NetValueStatement
@@ -64,6 +65,13 @@ def play(
     columns = ["tick", "price", "bid", "value", "won", "paid"]
     auctions = pd.DataFrame(np.concatenate(samples), columns=columns)
     return base.statement(), auctions.astype({"tick": np.int64, "won": bool})
+
+
+def make_bounded_env(config: WorldConfig) -> AuctionEnv:
+    """Auction-v0 that keeps what `hindsight_bound` needs, where there is one."""
+    market = config.market
+    record = market.kind == "population" and len(market.exposure) == 1
+    return AuctionEnv(make_world(config, record_prices=record))
 
 
 def hindsight_bound(env: AuctionEnv) -> float:
@@ -142,9 +150,7 @@ def _run_structure(
 ) -> Iterator[Tables]:
     """All campaigns of one structure, seed by seed."""
     market = scenario.world.market
-    several = market.kind == "population" and len(market.exposure) > 1
-    record = market.kind == "population" and not several
-    env = AuctionEnv(make_world(scenario.world, record_prices=record))
+    env = make_bounded_env(scenario.world)
     players = {name: make_agent(name) for name in agents}
     for seed in seeds:
         bound = float("nan")
