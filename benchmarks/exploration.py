@@ -24,7 +24,7 @@ from scenarios import console, ladder
 from scenarios.cache import cache_folder
 from scenarios.cli import parse_seeds
 from scenarios.commands import make_folder
-from scenarios.results import clustered, interval
+from scenarios.intervals import clustered, interval
 from scenarios.schema import load
 from scenarios.selection import GROUPS, KINDS
 from scenarios.stacks import STACKS

@@ -38,7 +38,7 @@ from predictors.refund_share import RefundShare, RefundShareConfig, RefundShareP
 from predictors.stream import Split, gather, rounds
 from scenarios import console
 from scenarios.cli import parse_seeds
-from scenarios.results import interval
+from scenarios.intervals import interval
 from scenarios.schema import load
 
 SCENARIO, SEEDS = "price_refunds", (0, 1, 2, 3, 4)

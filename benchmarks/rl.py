@@ -21,8 +21,9 @@ import torch
 from scenarios import console
 from scenarios.cli import parse_seeds
 from scenarios.commands import make_folder
+from scenarios.intervals import interval
 from scenarios.plots import save_figure
-from scenarios.results import interval, save_json
+from scenarios.results import save_json
 from scenarios.train import POLICY, Training, make_settings, summary
 from scenarios.train_plots import learning_figure
 

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
 
 from scenarios import console
 from scenarios.agents_tasks import BOUND, CONSTRAINTS, PLAYERS, TARGET_OF, Targets
+from scenarios.intervals import Interval, interval
 from scenarios.plots import SMALL_SIZE, dressed, new_figure, save_figure
-from scenarios.results import CONFIDENCE, Interval, summarise
+from scenarios.results import summarise
 
 Row = dict[str, Any]
 TOLERANCE = 0.05  # of the violation, before it is marked
@@ -98,18 +98,14 @@ def _violations(mine: Any, constraint: str, targets: Targets) -> Row:
 def excess(cost: np.ndarray, credit: np.ndarray) -> Interval:
     """Cost over credit, less 1, of campaigns (N,) taken together; 95 % interval of a ratio.
 
-    Sums are compared, as credit may be 0 in one campaign: r = sum cost / sum credit, with the t
+    Sums are compared, as credit may be 0 in one campaign: r = sum cost / sum credit, with the
     interval of the mean of (cost - r credit) / mean credit. Infinite for one campaign.
     """
     total = float(credit.sum())
     if total <= 0:
         return Interval(float("inf") if cost.sum() > 0 else 0.0, -np.inf, np.inf)
     ratio = float(cost.sum()) / total
-    if cost.size < 2:
-        return Interval(ratio - 1, -np.inf, np.inf)
-    error = stats.sem((cost - ratio * credit) / credit.mean())
-    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, cost.size - 1) * error)
-    return Interval(ratio - 1, ratio - 1 - half, ratio - 1 + half)
+    return interval(ratio - 1 + (cost - ratio * credit) / credit.mean())
 
 
 def _bound_row(bounds: Any, constraint: str, targets: Targets) -> Row:

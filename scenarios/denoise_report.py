@@ -15,10 +15,10 @@ from matplotlib.ticker import FixedFormatter, FixedLocator
 
 from scenarios import console
 from scenarios.denoise import BEST, METHODS, PLAIN, REGIMES, Trial
+from scenarios.intervals import interval
 from scenarios.palette import BLUE, GREEN, LINES, VERMILLION
 from scenarios.plots import GREY, INK, dressed, new_figure, save_figure
 from scenarios.report import name_lines
-from scenarios.results import interval
 
 Row = dict[str, Any]
 

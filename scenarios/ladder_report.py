@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from scenarios import console
+from scenarios.intervals import Interval, by_campaign, clustered, paired
 from scenarios.palette import BLUE, COLOURS, GREEN, VERMILLION
 from scenarios.plots import GREY, INK, SMALL_SIZE, dressed, new_figure, save_figure
-from scenarios.results import Interval, by_campaign, clustered, paired
 from scenarios.stacks import RUNGS
 
 Row = dict[str, Any]
@@ -47,12 +47,12 @@ def _row(table: Any, name: str, below: str | None) -> Row:
     row: Row = {"rung": name, "about": _ABOUT.get(name, name)}
     row |= {"structures": part["structure"].nunique(), "seeds": part["seed"].nunique()}
     for column, prefix in (("expected_net_value", "expected"), ("net_value", "ci")):
-        found = clustered(by_campaign(table, column, name))
+        found = clustered(by_campaign(part, column))
         row |= {column: found.mean, f"{prefix}_low": found.low, f"{prefix}_high": found.high}
     unknown = Interval(float("nan"), float("nan"), float("nan"))
     for column, prefix in (("expected_net_value", "paired"), ("net_value", "realised")):
         compared = below and (played or prefix == "paired")
-        found = paired(table, column, name, below) if compared and below else unknown
+        found = paired(part, table[table["agent"] == below], column) if compared else unknown
         row |= dict(zip((f"{prefix}_diff", f"{prefix}_low", f"{prefix}_high"), found, strict=True))
     for share, other in (("share_of_oracle", "oracle"), ("share_of_hindsight", HINDSIGHT)):
         best = table[table["agent"] == other]["expected_net_value"].sum()

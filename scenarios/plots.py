@@ -28,8 +28,9 @@ from matplotlib.ticker import (
 )
 
 from adsim.types import FloatArray
+from scenarios.intervals import Interval, by_campaign, clustered
 from scenarios.palette import BLUE, GREEN, LINES, VERMILLION, styles_of
-from scenarios.results import Interval, Tables, by_campaign, clustered, write_atomically
+from scenarios.results import Tables, write_atomically
 
 INK, GREY, PALE = "#222222", "#8C8C8C", "#BDBDBD"
 _TITLE_SIZE, _TEXT_SIZE, SMALL_SIZE = 10.5, 9.0, 8.0  # points
@@ -198,7 +199,7 @@ def plot_leaderboard(
     scenario: str | None = None,
     agents: Sequence[str] | None = None,
 ) -> Axes:
-    """Expected and realised net value of each agent: mean and 95 % interval (`results.clustered`).
+    """Expected and realised net value of each agent, with 95 % intervals (`intervals.clustered`).
 
     Args:
         trials: see `results.Tables`.
@@ -215,7 +216,7 @@ def plot_leaderboard(
     style = styles_of([*(agents or ()), *_names(trials)])
 
     def spread(column: str, name: str) -> Interval:
-        return clustered(by_campaign(rows, column, name))
+        return clustered(by_campaign(own[name], column))
 
     names = sorted(own, key=lambda name: spread("expected_net_value", name).mean)
     for y, name in enumerate(names):  # the best on top

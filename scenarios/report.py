@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
-from scipy import stats
 from scipy.optimize import isotonic_regression
 
 from adsim.types import FloatArray, IntArray
@@ -23,12 +22,12 @@ from predictors.metrics import slice_mean
 from predictors.stream import Split
 from scenarios import console
 from scenarios.comparison import Task
+from scenarios.intervals import UNKNOWN, Interval, cluster_interval
 from scenarios.plots import GREY, PALE, SMALL_SIZE
-from scenarios.results import CONFIDENCE, Interval
 from scenarios.tasks import Study, has_diverged, load_result, mean_of
 
 LEAST_SEEDS = 3  # from here on seeds are the clusters
-ZERO, UNKNOWN = Interval(0.0, 0.0, 0.0), Interval(*[float("nan")] * 3)
+ZERO = Interval(0.0, 0.0, 0.0)
 _PLACES_OF_A_SEED = 1_000  # more than a stream has days or segments
 _MOST_DAYS = 13  # labels of an axis
 _NAME_GAP = 0.04  # of the height of a panel, between names of lines
@@ -71,31 +70,6 @@ def collect(
         known = {"clicks_a_day": world.clicks or None, "trained_rows": about["trained_rows"]}
         runs.append({**keys, **known, **about["seconds"], **facts(result)})
     return pd.concat(segments, ignore_index=True), runs
-
-
-def cluster_interval(values: FloatArray, clusters: IntArray) -> Interval:
-    """Mean with a 95 % t interval whose independent observations are clusters of values.
-
-    Args:
-        values: (N,); NaN are left out.
-        clusters: (N,) the cluster of each value.
-
-    Returns:
-        mean ± t(G - 1) s, s^2 = G / (G - 1) sum over G clusters of (sum of deviations)^2 / N^2;
-        with clusters of one size the interval of their means. Infinite with one cluster.
-    """
-    known = ~np.isnan(values)
-    values, clusters = values[known], clusters[known]
-    if not values.size:
-        return UNKNOWN
-    mean = float(values.mean())
-    _, place = np.unique(clusters, return_inverse=True)
-    totals = np.bincount(place, values - mean)
-    if totals.size < 2:
-        return Interval(mean, -np.inf, np.inf)
-    error = np.sqrt(totals.size / (totals.size - 1) * np.square(totals).sum()) / values.size
-    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, totals.size - 1) * error)
-    return Interval(mean, mean - half, mean + half)
 
 
 class Group:

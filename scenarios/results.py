@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from adsim.datasets.blocks import replacing
+from scenarios.intervals import Interval, by_campaign, clustered, paired
 
-CONFIDENCE = 0.95
 _SUMMED = (
     *("expected_net_value", "net_value", "spend", "impressions", "wins", "clicks"),
     *("purchases", "refunds", "gmv", "refunded", "hindsight"),
@@ -27,59 +26,11 @@ class Tables(NamedTuple):
     auctions: pd.DataFrame  # a sample of auctions: price to beat, bid, value, won, paid
 
 
-class Interval(NamedTuple):
-    """A mean with its Student t confidence interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
 def concat(parts: Sequence[Tables]) -> Tables:
     """The rows of several tables."""
     return Tables(
         *(pd.concat(list(group), ignore_index=True) for group in zip(*parts, strict=True))
     )
-
-
-def interval(values: np.ndarray) -> Interval:
-    """Mean over seeds with a 95 % Student t interval; infinite with fewer than two values."""
-    values = np.asarray(values, dtype=np.float64)
-    mean = float(values.mean()) if values.size else float("nan")
-    if values.size < 2:
-        return Interval(mean, -float("inf"), float("inf"))
-    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, values.size - 1) * stats.sem(values))
-    return Interval(mean, mean - half, mean + half)
-
-
-def clustered(values: dict[tuple[int, int], float]) -> Interval:
-    """Interval of values by (structure, seed).
-
-    Seeds of one structure share its users, items and hidden effects: with several structures their
-    means are the independent observations. With one, the interval is conditional on it.
-    """
-    groups: dict[int, list[float]] = {}
-    for (structure, _), value in values.items():
-        groups.setdefault(structure, []).append(value)
-    if len(groups) > 1:
-        return interval(np.array([np.mean(group) for group in groups.values()]))
-    return interval(np.array(list(values.values())))
-
-
-def paired(trials: pd.DataFrame, column: str, agent: str, baseline: str) -> Interval:
-    """Interval of the difference agent - baseline over the campaigns that both played."""
-    first = by_campaign(trials, column, agent)
-    second = by_campaign(trials, column, baseline)
-    shared = sorted(first.keys() & second.keys())
-    return clustered({key: first[key] - second[key] for key in shared})
-
-
-def by_campaign(trials: pd.DataFrame, column: str, agent: str) -> dict[tuple[int, int], float]:
-    """Values of an agent's trials by (structure, seed)."""
-    part = trials[trials["agent"] == agent]
-    structure = part["structure"].tolist() if "structure" in part else [0] * len(part)
-    keys = zip(structure, part["seed"].tolist(), strict=True)
-    return dict(zip(keys, part[column].tolist(), strict=True))
 
 
 def summarise(trials: pd.DataFrame) -> list[dict[str, Any]]:
@@ -90,11 +41,11 @@ def summarise(trials: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _summary_row(trials: pd.DataFrame, agent: str, first: str) -> dict[str, Any]:
     """One agent's row of `summarise`."""
-    part = trials[trials["agent"] == agent]
+    part = _of(trials, agent)
     values = {name: np.asarray(part[name], dtype=np.float64) for name in _SUMMED}
-    played = by_campaign(trials, "expected_net_value", agent)
+    played = by_campaign(part, "expected_net_value")
     expected = clustered(played)
-    realised = clustered(by_campaign(trials, "net_value", agent))
+    realised = clustered(by_campaign(part, "net_value"))
     row: dict[str, Any] = {
         "agent": agent,
         "structures": len({structure for structure, _ in played}),
@@ -108,7 +59,7 @@ def _summary_row(trials: pd.DataFrame, agent: str, first: str) -> dict[str, Any]
     }
     for name, column in (("expected_diff", "expected_net_value"), ("diff", "net_value")):
         same = Interval(0.0, 0.0, 0.0)
-        difference = paired(trials, column, agent, first) if agent != first else same
+        difference = paired(part, _of(trials, first), column) if agent != first else same
         row[name], row[f"{name}_low"], row[f"{name}_high"] = difference
     for column in ("spend", "impressions", "wins", "clicks", "purchases", "refunds", "gmv"):
         row[column] = float(values[column].mean())
@@ -119,6 +70,10 @@ def _summary_row(trials: pd.DataFrame, agent: str, first: str) -> dict[str, Any]
         float(values["expected_net_value"].sum() / bound) if bound > 0 else float("nan")
     )
     return row
+
+
+def _of(trials: pd.DataFrame, agent: str) -> pd.DataFrame:
+    return trials.take(np.flatnonzero(np.asarray(trials["agent"]) == agent))
 
 
 def jsonable(value: Any) -> Any:

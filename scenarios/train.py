@@ -29,8 +29,9 @@ from agents.history import budget_rate, landscape, tuned_log_multiplier
 from scenarios import console
 from scenarios.build import make_agent, make_auction_env, make_pacing_vector_env
 from scenarios.commands import make_folder
+from scenarios.intervals import interval, paired
 from scenarios.policy import Policy, policy_input, save_policy
-from scenarios.results import interval, paired, save_json, write_atomically
+from scenarios.results import save_json, write_atomically
 from scenarios.rl import PacingVecEnv
 from scenarios.rl_algorithms import (
     Between,
@@ -218,10 +219,9 @@ def summary(curve: pd.DataFrame) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"steps": int(np.asarray(steps)), "seeds": len(part)}
         for name in _FIGURES:
             row[name], row[f"{name}_low"], row[f"{name}_high"] = interval(np.asarray(part[name]))
-        both = pd.DataFrame(pd.concat([part, references]))
         for agent in REFERENCES:
             for key, column in (("vs", "expected_net_value"), ("realised_vs", "net_value")):
-                difference = paired(both, column, POLICY, agent)
+                difference = paired(part, references[references["agent"] == agent], column)
                 key = f"{key}_{agent}"
                 row[key], row[f"{key}_low"], row[f"{key}_high"] = difference
             other = references.loc[references["agent"] == agent, "expected_net_value"]

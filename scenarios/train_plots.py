@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from adsim.types import FloatArray
+from scenarios.intervals import interval
 from scenarios.palette import styles_of
 from scenarios.plots import GREY, SMALL_SIZE, dressed, new_figure, save_figure
-from scenarios.results import interval
 
 _SIZE = (6.4, 4.2)  # inches
 _BAND = 0.18  # opacity

@@ -2,10 +2,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from scenarios import results
+from scenarios.intervals import cluster_interval, interval
 from scenarios.netcvr import METHODS
 from scenarios.netcvr_report import METRICS, Group, plot_stream, rows_of
-from scenarios.report import cluster_interval
 
 
 def segments(values, seeds=(0,), *, is_file=False, **columns):
@@ -37,7 +36,7 @@ def run(method, rows, seconds):
 def test_interval_of_equal_clusters_is_that_of_their_means():
     values = np.random.default_rng(0).normal(size=60)
     clusters = np.repeat(np.arange(6), 10)
-    expected = results.interval(values.reshape(6, 10).mean(axis=1))
+    expected = interval(values.reshape(6, 10).mean(axis=1))
     np.testing.assert_allclose(cluster_interval(values, clusters), expected)
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scenarios.results import Tables, clustered, interval, jsonable, load, paired, save, summarise
+from scenarios.intervals import clustered, interval, paired
+from scenarios.results import Tables, jsonable, load, save, summarise
 
 
 def trials():
@@ -32,11 +33,14 @@ def test_interval_is_student_t():
     assert interval(np.array([5.0])) == (5.0, -np.inf, np.inf)
 
 
+def of(agent):
+    return trials().query("agent == @agent")
+
+
 def test_paired_difference_uses_the_seeds_of_both():
     # differences 1, 2, 0: mean 1, sd 1
-    assert paired(trials(), "net_value", "b", "a") == pytest.approx((1.0, -1.484138, 3.484138))
-    without = trials().query("not (agent == 'a' and seed == 1)")
-    assert paired(without, "net_value", "b", "a").mean == 0.5
+    assert paired(of("b"), of("a"), "net_value") == pytest.approx((1.0, -1.484138, 3.484138))
+    assert paired(of("b"), of("a").query("seed != 1"), "net_value").mean == 0.5
 
 
 def test_summary_rows_are_per_agent_and_against_the_first():

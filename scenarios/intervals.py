@@ -1,0 +1,144 @@
+"""Means with bootstrap intervals over seeds: the one function behind the intervals of all tables.
+
+Worlds are shared (common random numbers), so that two players are compared by the differences on
+the seeds that both played: `paired`.
+
+Seeds are resampled with replacement, and the interval reaches as far to both sides as the middle
+share of the resampled means does from the mean (symmetric percentile interval). Percentile
+intervals of few values are too narrow. Hesterberg (2015, What Teachers Should Know About the
+Bootstrap, The American Statistician 69, section 4.3.3 and table 3) widens them by asking for the
+quantiles Phi(-+ sqrt(n / (n - 1)) t(n - 1)) ("expanded percentile"). Measured coverage of nominal
+95 % for n = 5, 10, 20: normal values .94, .95, .95, exponential ones .87, .90, .91, as Student t
+intervals have (.95, .95, .95 and .88, .90, .91). Resampled means of fewer than five values cannot
+leave their range, which is too narrow (coverage .81 with three): below, intervals are Student t.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import special, stats
+
+from adsim.rng import uniforms
+from adsim.types import FloatArray, IntArray
+
+CONFIDENCE = 0.95
+RESAMPLES = 4_000
+FEWEST = 5  # values that are resampled
+BOOTSTRAP_STREAM = 104  # of rng: apart from every stream of a world
+_BLOCK = 1 << 20  # resampled values at a time
+
+Campaign = tuple[int, int]
+"""Structure and seed."""
+
+
+class Interval(NamedTuple):
+    """A mean with its 95 % confidence interval; infinite if there is only one value."""
+
+    mean: float
+    low: float
+    high: float
+
+
+UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
+
+
+def interval(values: FloatArray) -> Interval:
+    """Mean of independent values (n,) with its 95 % interval.
+
+    The draws are the same for all values of one length: repeated, it gives the same interval.
+
+    Returns:
+        Unknown without values, infinite with one.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if not values.size:
+        return UNKNOWN
+    mean = float(values.mean())
+    if values.size < 2:
+        return Interval(mean, -float("inf"), float("inf"))
+    if values.size < FEWEST:
+        half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, values.size - 1) * stats.sem(values))
+    else:
+        half = _expanded_half_width(values - mean)
+    return Interval(mean, mean - half, mean + half)
+
+
+def _expanded_half_width(deviations: FloatArray) -> float:
+    """Of the symmetric expanded percentile interval, of deviations (n,) from their mean."""
+    size = deviations.size
+    if not np.isfinite(deviations).all():
+        return float("nan")
+    rows = max(_BLOCK // size, 1)
+    blocks = [
+        deviations[_picks(size, start, min(rows, RESAMPLES - start))].mean(axis=1)
+        for start in range(0, RESAMPLES, rows)
+    ]
+    # Hesterberg (2015), section 4.3.3: alpha' / 2 = Phi(-sqrt(n / (n - 1)) t(1 - alpha / 2, n - 1))
+    far = np.sqrt(size / (size - 1)) * stats.t.ppf(0.5 + CONFIDENCE / 2, size - 1)
+    return float(np.quantile(np.abs(np.concatenate(blocks)), 1 - 2 * special.ndtr(-far)))
+
+
+@lru_cache(maxsize=8)
+def _picks(size: int, start: int, count: int) -> IntArray:
+    """Which of `size` values are in `count` resamples, from resample `start` on: (count, size)."""
+    per_row = -(-size // 4)
+    ids = np.arange(start * per_row, (start + count) * per_row)
+    draws = uniforms(size, BOOTSTRAP_STREAM, ids).reshape(count, -1)[:, :size]
+    return (draws * size).astype(np.int64)
+
+
+def clustered(values: Mapping[Campaign, float]) -> Interval:
+    """Interval of values by (structure, seed).
+
+    Seeds of one structure share its users, items and hidden effects: with several structures their
+    means are the independent observations. With one, the interval is conditional on it.
+    """
+    groups: dict[int, list[float]] = {}
+    for (structure, _), value in values.items():
+        groups.setdefault(structure, []).append(value)
+    if len(groups) > 1:
+        return interval(np.array([np.mean(group) for group in groups.values()]))
+    return interval(np.array(list(values.values())))
+
+
+def paired(first: pd.DataFrame, second: pd.DataFrame, column: str) -> Interval:
+    """Interval of the difference first - second over the campaigns that both played.
+
+    Args:
+        first: one row per campaign of a player; see `by_campaign`.
+        second: likewise, of whom it is compared with.
+        column: what is compared.
+    """
+    one, two = by_campaign(first, column), by_campaign(second, column)
+    return clustered({key: one[key] - two[key] for key in sorted(one.keys() & two.keys())})
+
+
+def by_campaign(rows: pd.DataFrame, column: str) -> dict[Campaign, float]:
+    """Values by (structure, seed) of rows with these columns; without `structure` it is 0."""
+    structure = rows["structure"].tolist() if "structure" in rows else [0] * len(rows)
+    keys = zip(structure, rows["seed"].tolist(), strict=True)
+    return dict(zip(keys, np.asarray(rows[column], np.float64).tolist(), strict=True))
+
+
+def cluster_interval(values: FloatArray, clusters: IntArray) -> Interval:
+    """Mean with an interval whose independent observations are clusters of values.
+
+    Args:
+        values: (N,); NaN are left out.
+        clusters: (N,) the cluster of each value.
+
+    Returns:
+        That of G values mean + G d / N, where d is a cluster's sum of deviations from the mean:
+        with clusters of one size these are their means. Infinite with one cluster.
+    """
+    known = ~np.isnan(values)
+    values, clusters = values[known], clusters[known]
+    if not values.size:
+        return UNKNOWN
+    mean = float(values.mean())
+    _, place = np.unique(clusters, return_inverse=True)
+    totals = np.bincount(place, values - mean)
+    return interval(mean + totals * (totals.size / values.size))
