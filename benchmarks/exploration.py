@@ -5,7 +5,7 @@ exploration a share of the bids is multiplied by a random factor, log-uniform in
 what is won was not chosen by the estimate alone. Dual pacing with estimates `full` (or
 `--estimates`), which learn on-line, in the scenario `default` (or `--scenario`).
 
-Columns: expected net value with a 95 % t interval over seeds, the paired difference to no
+Columns: expected net value with a 95 % interval over seeds, the paired difference to no
 exploration, and estimated over true, summed over all bid requests, over what was won, and over the
 wins of explored bids: of CTR, of CVR (weighted by true CTR) and of the expected net value.
 

@@ -135,7 +135,7 @@ def print_rows(rows: Sequence[dict[str, Any]], scenario: str) -> None:
                 line.append(console.with_interval(*bounds, digits=3) if shown else "")
         cells.append(line)
     title = f"Expected net GMV in {scenario}, {rows[0]['seeds']} structures"
-    note = f"Means with 95 % t intervals; differences: method - {REFERENCE}, paired."
+    note = f"Means with 95 % intervals; differences: method - {REFERENCE}, paired."
     console.print_table(title, header, cells, note)
 
 

@@ -101,7 +101,7 @@ def print_rows(rows: Sequence[dict[str, Any]]) -> None:
             ]
             for row in rows
         ],
-        "Net value, means over trainings with 95 % t intervals over seeds, differences paired.",
+        "Net value, means over trainings with 95 % intervals over seeds, differences paired.",
         text_columns=2,
     )
 

@@ -177,7 +177,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def _note(part: Sequence[Row]) -> str:
-    note = "Means with 95 % t intervals over seeds; differences are paired."
+    note = "Means with 95 % intervals over seeds; differences are paired."
     if part[0]["constraint"] != "budget":
         note += " Violation: cost over what outcomes allowed, less 1, %, when all has matured."
         note += f" !: more than {TOLERANCE:.0%}."

@@ -142,7 +142,7 @@ def _title(scenario: Scenario, seeds: list[int], structures: list[int]) -> str:
 
 def _note(scenario: Scenario, structures: list[int], whose: str = "each agent") -> str:
     over = "structures" if len(structures) > 1 else f"seeds, given structure {structures[0]}"
-    note = f"Means with 95 % t intervals over {over}. Expected: given the impressions won."
+    note = f"Means with 95 % intervals over {over}. Expected: given the impressions won."
     if scenario.world.market.kind == "population":
         note += f" Hindsight: at the prices recorded in {whose}'s own run."
     return note

@@ -1,7 +1,7 @@
 """Table and figures of the comparison of correctors: pure functions of trials.
 
 Means are over seeds. Differences to the plain bidder are paired by seed, so that the luck of a
-campaign cancels; their intervals are 95 % t intervals over the seeds.
+campaign cancels; their intervals are 95 % intervals over the seeds.
 """
 
 from collections.abc import Iterable, Sequence
@@ -100,7 +100,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def _note(rows: Sequence[Row]) -> str:
-    note = "Means over the seeds; less plain: paired, with 95 % t intervals."
+    note = "Means over the seeds; less plain: paired, with 95 % intervals."
     if rows[0]["regime"] == "cpc":
         note += " CPC / C: 1 is the cap. RiskBid knows no cap; value / oracle above 1 breaks it."
     if rows[0]["regime"] == "heteroscedastic":

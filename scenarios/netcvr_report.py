@@ -103,7 +103,7 @@ def _note(rows: Sequence[dict[str, Any]]) -> str:
     if row["strongest_baseline"]:
         note += (
             f" diff.: to {row['strongest_baseline']}, the baseline with the best NetCVR AUC, "
-            f"paired, with 95 % t interval over {report.clusters_of(row)}."
+            f"paired, with 95 % interval over {report.clusters_of(row)}."
         )
     return note
 

@@ -1,7 +1,7 @@
 """What reports of comparisons share: means, paired differences, intervals, lines over the stream.
 
 Segments are not independent: those of a seed share its hidden effects, those of a day also what
-drift and training have made of them. Intervals therefore are t intervals over clusters of segments:
+drift and training have made of them. Intervals are therefore those of means of clusters:
 seeds if there are at least `LEAST_SEEDS`, else days of each seed (then they are conditional on the
 worlds at hand). Seeds of a data file share its clicks, and differ in training only: there clusters
 are days, each with the segments of all seeds.

@@ -147,6 +147,6 @@ def _note(rows: Sequence[dict[str, Any]]) -> str:
     if row["macro_auc_baseline"]:
         note += f" Best peer ({', '.join(best)})."
     if any(other["method"] == FIRST for other in rows):
-        note += f" diff.: {FIRST} less the method, paired, with 95 % t interval over"
+        note += f" diff.: {FIRST} less the method, paired, with 95 % interval over"
         note += f" {report.clusters_of(row)}."
     return note

@@ -213,7 +213,7 @@ def tuned_action(env: Any) -> float:
 
 def summary(curve: pd.DataFrame) -> list[dict[str, Any]]:
     """One row per evaluation: means over the held-out seeds, and paired differences."""
-    references = pd.DataFrame(curve[curve["agent"] != POLICY])
+    others = {name: pd.DataFrame(curve[curve["agent"] == name]) for name in REFERENCES}
     rows = []
     for steps, part in curve[curve["agent"] == POLICY].groupby("steps"):
         row: dict[str, Any] = {"steps": int(np.asarray(steps)), "seeds": len(part)}
@@ -221,10 +221,10 @@ def summary(curve: pd.DataFrame) -> list[dict[str, Any]]:
             row[name], row[f"{name}_low"], row[f"{name}_high"] = interval(np.asarray(part[name]))
         for agent in REFERENCES:
             for key, column in (("vs", "expected_net_value"), ("realised_vs", "net_value")):
-                difference = paired(part, references[references["agent"] == agent], column)
+                difference = paired(pd.DataFrame(part), others[agent], column)
                 key = f"{key}_{agent}"
                 row[key], row[f"{key}_low"], row[f"{key}_high"] = difference
-            other = references.loc[references["agent"] == agent, "expected_net_value"]
+            other = others[agent]["expected_net_value"]
             row[f"share_of_{agent}"] = row["expected_net_value"] / float(other.mean())
         rows.append(row)
     return rows
@@ -319,5 +319,5 @@ def _print(rows: list[dict[str, Any]], settings: TrainSettings) -> None:
             ]
             for row in rows
         ],
-        "Means with 95 % t intervals over seeds. Expected: given the impressions won.",
+        "Means with 95 % intervals over seeds. Expected: given the impressions won.",
     )
