@@ -1,24 +1,18 @@
 """Work in several processes, each with one thread: results as they are finished."""
 
-import multiprocessing
-import signal
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 
 from scenarios import console
+from scenarios.workers import Engine, InProcess, Outcome, Workers
 
 Item = TypeVar("Item")
-_lock: AbstractContextManager[Any] = nullcontext()
-
-
-def worker_lock() -> AbstractContextManager[Any]:
-    """Of the worker this is called in: held by one of them at a time."""
-    return _lock
+_POLL_SECONDS = 0.5
 
 
 @contextmanager
@@ -43,22 +37,13 @@ def each(
 
     Args and errors are those of `in_processes`.
     """
-    many = min(jobs, len(todo)) > 1
-    done = in_processes(work, todo, jobs, name_of) if many else _here(work, todo)
     with console.progress(title, len(todo)) as advance:
-        for item in done:
+        for item in in_processes(work, todo, jobs, name_of):
             advance(note=name_of(item))
 
 
-def _here(work: Callable[[Item], None], todo: Sequence[Item]) -> Iterator[Item]:
-    with one_thread():
-        for item in todo:
-            work(item)
-            yield item
-
-
 def in_processes(
-    work: Callable[[Item], None],
+    work: Callable[[Item], Any],
     todo: Sequence[Item],
     jobs: int,
     name_of: Callable[[Item], str],
@@ -68,41 +53,48 @@ def in_processes(
 
     Args:
         work: does one item; to be sent to other processes, as the items are.
-        todo: items, hashable.
-        jobs: processes.
+        todo: items.
+        jobs: processes; with one, or one item, the work is done in this process.
         name_of: an item, for errors.
-        first: done before any item, likewise in another process.
+        first: done before any item, likewise.
 
     Raises:
         RuntimeError: a process died. Also what `work` and `first` raise.
     """
-    context = multiprocessing.get_context("spawn")
-    others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(min(jobs, len(todo)), context, _start_worker, (context.Lock(),))
-    waiting = dict.fromkeys(todo)
+    count = min(jobs, len(todo))
+    if first is not None and todo:
+        check = partial(_call, first)
+        for _ in _done(Workers(check, 1) if count > 1 else InProcess(check), todo[:1], name_of):
+            pass
+    yield from _done(Workers(work, count) if count > 1 else InProcess(work), todo, name_of)
+
+
+def _call(function: Callable[[], None], _: Any) -> None:
+    function()
+
+
+def _done(
+    engine: Engine[Item], todo: Sequence[Item], name_of: Callable[[Item], str]
+) -> Iterator[Item]:
+    """Items as the engine finishes them; see `in_processes`."""
     try:
-        if first is not None:
-            pool.submit(first).result()
-        futures = {pool.submit(work, item): item for item in todo}
-        for future in as_completed(futures):
-            future.result()
-            del waiting[futures[future]]
-            yield futures[future]
-        pool.shutdown()
-    except BaseException as error:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for worker in set(multiprocessing.active_children()) - others:
-            worker.terminate()
-        if isinstance(error, BrokenProcessPool):
-            names = [name_of(item) for item in list(waiting)[:jobs]]
-            why = "a process died, perhaps for lack of memory, during one of"
-            raise RuntimeError(f"{why}: {', '.join(names)}") from error
-        raise
+        for outcome in outcomes(engine, todo):
+            if outcome.died:
+                raise RuntimeError(f"{name_of(outcome.item)}: {outcome.trace}")
+            if outcome.error is not None:
+                raise outcome.error
+            yield outcome.item
+    finally:
+        engine.close()
 
 
-def _start_worker(lock: AbstractContextManager[Any]) -> None:
-    global _lock
-    _lock = lock
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends its workers
-    torch.set_num_threads(1)
-    console.stderr.quiet = True  # the parent process shows progress
+def outcomes(engine: Engine[Item], todo: Sequence[Item]) -> Iterator[Outcome[Item]]:
+    """What becomes of all items, as they end; they start in order."""
+    left, running = deque(todo), 0
+    while left or running:
+        while left and running < engine.slots:
+            engine.submit(left.popleft())
+            running += 1
+        ended = engine.finished(_POLL_SECONDS)
+        running -= len(ended)
+        yield from ended

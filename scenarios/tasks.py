@@ -7,7 +7,7 @@ by the methods of a world.
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache, partial
 from hashlib import sha256
@@ -26,8 +26,9 @@ from predictors.metrics import slice_mean
 from predictors.stream import Split
 from scenarios import console
 from scenarios.comparison import TUNING_SEED, Task, World
-from scenarios.pool import in_processes, one_thread, worker_lock
+from scenarios.pool import in_processes, one_thread
 from scenarios.results import jsonable, save_json
+from scenarios.workers import worker_lock
 
 _MEASURED_SEGMENTS = 30  # of `measure_overhead`
 
@@ -179,10 +180,11 @@ def run_tasks(study: Study, title: str, tasks: Sequence[Task], out: Path, jobs: 
         code = code_digest()
         if any(load_about(task, out).get("code") != code for task in set(tasks) - set(todo)):
             _tell(f"some were made with other code of adsim: to make them again, empty {out}")
-    run = _run_in_processes if min(jobs, len(todo)) > 1 else _run_here
+    are_files = any(task.world.is_file for task in todo)
+    check = partial(_check_files, study, todo, out) if are_files else None
     try:
         with console.progress(title, len(todo)) as advance:
-            for task in run(study, todo, out, jobs):
+            for task in in_processes(partial(_run_named, study, out), todo, jobs, _name_of, check):
                 done += 1
                 advance(note=_name_of(task))
     except BaseException:
@@ -214,36 +216,14 @@ def _check_files(study: Study, todo: Sequence[Task], out: Path) -> None:
         study.prepare(world, out)
 
 
-def _run_here(study: Study, todo: Sequence[Task], out: Path, jobs: int) -> Iterator[Task]:
-    with one_thread():
-        _check_files(study, todo, out)
-        for task in todo:
-            _run_named(study, task, out)
-            yield task
-
-
-def _run_in_processes(study: Study, todo: Sequence[Task], out: Path, jobs: int) -> Iterator[Task]:
-    """Tasks as they are finished. They start in order: a process keeps the log of a world."""
-    check = None
-    if any(task.world.is_file for task in todo):
-        check = partial(_check_files, study, todo, out)
-    yield from in_processes(partial(_work, study, out), todo, jobs, _name_of, check)
-
-
 def _name_of(task: Task) -> str:
     return f"{task.name} in {task.world.name}"
 
 
-def _work(study: Study, out: Path, task: Task) -> None:
-    _run_named(study, task, out, worker_lock())
-
-
-def _run_named(
-    study: Study, task: Task, out: Path, lock: AbstractContextManager[Any] | None = None
-) -> None:
+def _run_named(study: Study, out: Path, task: Task) -> None:
     """`run_task`, whose errors say where they come from."""
     try:
-        run_task(study, task, out, lock)
+        run_task(study, task, out, worker_lock())
     except (ValueError, FileNotFoundError) as error:  # the user's
         raise ValueError(f"{_name_of(task)}: {error}") from error
     except Exception as error:

@@ -225,7 +225,7 @@ def summary(curve: pd.DataFrame) -> list[dict[str, Any]]:
                 key = f"{key}_{agent}"
                 row[key], row[f"{key}_low"], row[f"{key}_high"] = difference
             other = others[agent]["expected_net_value"]
-            row[f"share_of_{agent}"] = row["expected_net_value"] / float(other.mean())
+            row[f"share_of_{agent}"] = row["expected_net_value"] / float(np.mean(other))
         rows.append(row)
     return rows
 
