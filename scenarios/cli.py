@@ -1,4 +1,4 @@
-"""The command line: `adsim run | train | replay | data | bench | list | show | schema`."""
+"""The command line: `adsim run | sweep | train | replay | data | bench | list | show | schema`."""
 
 import json
 import sys
@@ -101,6 +101,50 @@ def run(
             return
         options |= {"preset": preset, "seeds": seed_list, "jobs": jobs, "cache": cache}
         ladder_command(scenario, overrides, out, **options)
+
+
+@app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(help="Sweep file (TOML).", metavar="FILE")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the number of trials and the first few.")
+    ] = False,
+    set_: SetOption = None,
+    out: Annotated[Path, typer.Option(help="Folder for results.")] = Path("results"),
+    json_: JsonOption = False,
+    engine: Annotated[str, typer.Option(help="local (processes) or ray.")] = "local",
+    jobs: JobsOption = 2,
+    address: Annotated[
+        str | None, typer.Option(help="Of a Ray cluster; without it Ray runs on this machine.")
+    ] = None,
+    cpus: Annotated[float, typer.Option(help="CPUs of a trial, for Ray.")] = 1.0,
+    gpus: Annotated[float, typer.Option(help="GPUs of a trial, for Ray.")] = 0.0,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Take finished trials from the folder.")
+    ] = True,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Play trials again that failed.")
+    ] = False,
+    retries: Annotated[
+        int, typer.Option(help="Of a trial that raises, or whose process dies.")
+    ] = 1,
+    cache: CacheOption = None,
+) -> None:
+    """Play a sweep: a scenario whose keys vary, over agents, estimates and seeds.
+
+    Whatever stops it, run it again and it goes on. Exit status 1: trials failed.
+
+    Example: adsim sweep examples/budget_sweep.toml --dry-run
+    """
+    from scenarios import console
+    from scenarios.sweep import Options
+    from scenarios.sweep_command import sweep_command
+
+    options = Options(engine, jobs, address, cpus, gpus, resume, retry_failed, retries, cache)
+    with console.user_errors():
+        overrides = parse_overrides(set_)
+        if not sweep_command(file, overrides, out, options, dry_run=dry_run, as_json=json_):
+            raise typer.Exit(1)
 
 
 @replay_app.command("ipinyou")

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from scenarios.replay import PUBLISHED, ReplayRow, hindsight_row, play_log, repl
 from scenarios.results import Tables
 from scenarios.run import run
 from scenarios.schema import Scenario, load
+from scenarios.version import git_commit
 
 
 def run_command(
@@ -171,19 +171,6 @@ def written_by() -> dict[str, Any]:
     """Version, commit and UTC time, for what is written now."""
     written = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return {"adsim": adsim.__version__, "git": git_commit(), "written": written}
-
-
-def git_commit() -> str | None:
-    """The commit of the source checkout, if it is one."""
-    root = Path(__file__).parents[1]
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
 
 
 def replay_command(

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from adsim.config import WindowsConfig
 from adsim.log import Columns
@@ -16,6 +17,7 @@ from adsim.types import (
     Impressions,
     Window,
 )
+from scenarios.curves import CALIBRATION, MONEY_EDGES, PROBABILITY_EDGES, binned, curve_rows
 from scenarios.stack import Estimates
 
 
@@ -101,7 +103,8 @@ class LabelBook:
 
     def __init__(self, windows: WindowsConfig) -> None:
         self._windows = windows
-        self._shown = np.zeros((2, 3))  # of bids as made, and explored: wins, sum of CTR, clicks
+        # Of bids as made, and explored: wins, sum of CTR and clicks, by bin of CTR.
+        self._shown = np.zeros((2, 3, PROBABILITY_EDGES.size - 1))
         self._clicks = Columns(
             click_id=np.int64,
             time_hours=np.float64,
@@ -125,8 +128,8 @@ class LabelBook:
     ) -> None:  # fmt: skip
         """Keeps the predictions of a tick's won impressions (M,) and of their clicks."""
         for group, rows in enumerate((result.won & ~explored, result.won & explored)):
-            clicks = np.count_nonzero(result.clicked[rows])
-            self._shown[group] += np.count_nonzero(rows), estimates.ctr[rows].sum(), clicks
+            said, clicked = estimates.ctr[rows], result.clicked[rows].astype(np.float64)
+            self._shown[group] += binned(said, PROBABILITY_EDGES, said, clicked)
         rows = np.flatnonzero(result.won & result.clicked)
         self._clicks.append(
             click_id=impressions.impression_id[rows],
@@ -165,7 +168,33 @@ class LabelBook:
             now_hours: that has been seen; infinity when the campaign is over.
             explored: bids by exploration only, or others only; None: all.
         """
-        clicks, chosen = self._clicks, slice(None) if explored is None else [int(explored)]
+        chosen = slice(None) if explored is None else [int(explored)]
+        sums = {"ctr": tuple(self._shown[chosen].sum(axis=(0, 2)))}
+        for name, (predicted, label) in self._labelled(now_hours, explored).items():
+            sums[name] = (predicted.size, predicted.sum(), label.sum())
+        return {
+            name: Calibration(name, int(n), float(p), float(y), float(p / y) if y else np.nan)
+            for name, (n, p, y) in sums.items()
+        }
+
+    def curves(self, now_hours: float) -> pd.DataFrame:
+        """The same by bins of the prediction: rows of `scenarios.curves`.
+
+        Args:
+            now_hours: that has been seen; infinity when the campaign is over.
+        """
+        parts = [curve_rows(CALIBRATION, "ctr", PROBABILITY_EDGES, self._shown.sum(axis=0))]
+        for name, (predicted, label) in self._labelled(now_hours, None).items():
+            edges = PROBABILITY_EDGES if name in ("cvr", "refund_rate") else MONEY_EDGES
+            sums = binned(predicted, edges, predicted, label)
+            parts.append(curve_rows(CALIBRATION, name, edges, sums))
+        return pd.concat(parts, ignore_index=True)
+
+    def _labelled(
+        self, now_hours: float, explored: bool | None
+    ) -> dict[str, tuple[FloatArray, FloatArray]]:
+        """Predictions and labels of clicks that are final, by target."""
+        clicks = self._clicks
         kept = np.ones(clicks.size, bool) if explored is None else clicks["explored"] == explored
         since, found = clicks["time_hours"], self._outcomes()
         converted = np.isfinite(found.bought_hours)
@@ -177,11 +206,8 @@ class LabelBook:
             "gmv": (gmv_end, kept & converted, found.gmv),
             "net_gmv": (gmv_end + self._windows.refund_hours, kept, found.net_gmv),
         }
-        sums = {"ctr": tuple(self._shown[chosen].sum(axis=0))}
-        for name, (end, asked, label) in ends.items():
-            rows = asked & (end <= now_hours)
-            sums[name] = (np.count_nonzero(rows), clicks[name][rows].sum(), label[rows].sum())
+        rows = {name: asked & (end <= now_hours) for name, (end, asked, _) in ends.items()}
         return {
-            name: Calibration(name, int(n), float(p), float(y), float(p / y) if y else np.nan)
-            for name, (n, p, y) in sums.items()
+            name: (clicks[name][rows[name]], label[rows[name]].astype(np.float64))
+            for name, (_, _, label) in ends.items()
         }

@@ -6,6 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from adsim.config import WorldConfig
 from adsim.observation import MAX_MONEY, shown_impressions
@@ -113,5 +114,13 @@ class OnlineEstimates:
 
     def calibration(self, explored: bool | None = None) -> dict[str, Calibration]:
         """Predictions against the labels that have matured so far; see `LabelBook`."""
-        over = self.tick >= self._time.num_ticks
-        return self.book.calibration(np.inf if over else self.now_hours, explored)
+        return self.book.calibration(self._seen_hours, explored)
+
+    def curves(self) -> pd.DataFrame:
+        """The same by bins of the prediction."""
+        return self.book.curves(self._seen_hours)
+
+    @property
+    def _seen_hours(self) -> float:
+        """Until when all events are known."""
+        return np.inf if self.tick >= self._time.num_ticks else self.now_hours

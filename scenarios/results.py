@@ -1,29 +1,47 @@
-"""Tables of campaign results: one row per campaign, per tick, per event, per sampled auction."""
+"""Tables of campaign results: one row per campaign, per tick, per bin, per event, per auction.
+
+A folder of results is a Parquet dataset: `pandas.read_parquet(folder)` gives one row per trial.
+Names of all else in it start with `_`, which readers of datasets pass over. The columns are
+described in docs/results.md.
+"""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from adsim.datasets.blocks import replacing
 from scenarios.intervals import Interval, by_campaign, clustered, paired
 
+ABOUT = "_run.json"
+WHO = ("agent", "estimates")
+"""Columns that say who played; the axes of a sweep say in what."""
 _SUMMED = (
     *("expected_net_value", "net_value", "spend", "impressions", "wins", "clicks"),
     *("purchases", "refunds", "gmv", "refunded", "hindsight"),
 )
+_ROWS_PER_GROUP = 50_000  # of a Parquet file
 
 
 class Tables(NamedTuple):
-    """Results of one or many campaigns; columns in docs/results.md."""
+    """Results of one or many campaigns."""
 
-    trials: pd.DataFrame  # one row per (scenario, agent, seed)
-    ticks: pd.DataFrame  # one row per (agent, seed, tick)
+    trials: pd.DataFrame  # one row per campaign
+    ticks: pd.DataFrame  # one row per campaign and tick
+    curves: pd.DataFrame  # bins of delays, prices and predictions, see `scenarios.curves`
     events: pd.DataFrame  # clicks, purchases and refunds with their delays, hours
     auctions: pd.DataFrame  # a sample of auctions: price to beat, bid, value, won, paid
+
+
+def file_of(folder: Path, table: str) -> Path:
+    """Where a table is kept; `table` is a field of `Tables`."""
+    return folder / ("trials.parquet" if table == "trials" else f"_{table}.parquet")
 
 
 def concat(parts: Sequence[Tables]) -> Tables:
@@ -33,34 +51,59 @@ def concat(parts: Sequence[Tables]) -> Tables:
     )
 
 
+def of(trials: pd.DataFrame, column: str, value: Any) -> pd.DataFrame:
+    """The rows with a value of a column."""
+    return trials.take(np.flatnonzero(np.asarray(trials[column]) == value))
+
+
 def summarise(trials: pd.DataFrame) -> list[dict[str, Any]]:
     """One row per agent: means, intervals, paired differences to the first agent."""
-    agents = list(agents_of(trials))
-    return [_summary_row(trials, agent, agents[0]) for agent in agents]
+    names = list(agents_of(trials))
+    first = of(trials, "agent", names[0])
+    return [
+        {
+            "agent": name,
+            **summary_row(of(trials, "agent", name), None if name == names[0] else first),
+        }
+        for name in names
+    ]
 
 
-def _summary_row(trials: pd.DataFrame, agent: str, first: str) -> dict[str, Any]:
-    """One agent's row of `summarise`."""
-    part = _of(trials, agent)
-    values = {name: np.asarray(part[name], dtype=np.float64) for name in _SUMMED}
+def leaderboard(trials: pd.DataFrame, axes: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """One row per point of a sweep and player: means, intervals, paired differences.
+
+    Differences are to the first player of the same point; with one player, to the first point.
+
+    Args:
+        trials: finished ones.
+        axes: columns that vary.
+    """
+    players = trials[list(WHO)].drop_duplicates().to_numpy().tolist()
+    groups = trials.groupby([*axes, *WHO], sort=False, dropna=False)
+    parts: dict[Any, pd.DataFrame] = {key: pd.DataFrame(part) for key, part in groups}
+    rows, first = [], next(iter(parts), None)
+    for key, part in parts.items():
+        rival = (*key[: len(axes)], *players[0]) if len(players) > 1 else first
+        other = parts.get(rival) if rival != key else None
+        rows.append(dict(zip([*axes, *WHO], key, strict=True)) | summary_row(part, other))
+    return rows
+
+
+def summary_row(part: pd.DataFrame, first: pd.DataFrame | None) -> dict[str, Any]:
+    """Means and intervals of one player's campaigns; differences to another's, or 0."""
     played = by_campaign(part, "expected_net_value")
-    expected = clustered(played)
-    realised = clustered(by_campaign(part, "net_value"))
     row: dict[str, Any] = {
-        "agent": agent,
         "structures": len({structure for structure, _ in played}),
         "seeds": len({seed for _, seed in played}),
-        "expected_net_value": expected.mean,
-        "expected_low": expected.low,
-        "expected_high": expected.high,
-        "net_value": realised.mean,
-        "ci_low": realised.low,
-        "ci_high": realised.high,
     }
+    for column, ends in (("expected_net_value", "expected"), ("net_value", "ci")):
+        found = clustered(by_campaign(part, column))
+        row |= {column: found.mean, f"{ends}_low": found.low, f"{ends}_high": found.high}
     for name, column in (("expected_diff", "expected_net_value"), ("diff", "net_value")):
         same = Interval(0.0, 0.0, 0.0)
-        difference = paired(part, _of(trials, first), column) if agent != first else same
+        difference = same if first is None else paired(part, first, column)
         row[name], row[f"{name}_low"], row[f"{name}_high"] = difference
+    values = {name: np.asarray(part[name], dtype=np.float64) for name in _SUMMED}
     for column in ("spend", "impressions", "wins", "clicks", "purchases", "refunds", "gmv"):
         row[column] = float(values[column].mean())
     spend, bound = values["spend"].sum(), values["hindsight"].sum()
@@ -70,10 +113,6 @@ def _summary_row(trials: pd.DataFrame, agent: str, first: str) -> dict[str, Any]
         float(values["expected_net_value"].sum() / bound) if bound > 0 else float("nan")
     )
     return row
-
-
-def _of(trials: pd.DataFrame, agent: str) -> pd.DataFrame:
-    return trials.take(np.flatnonzero(np.asarray(trials["agent"]) == agent))
 
 
 def jsonable(value: Any) -> Any:
@@ -95,17 +134,67 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         write(partial)
 
 
-def save(tables: Tables, folder: Path, run: dict[str, Any]) -> list[Path]:
-    """Writes the tables (Parquet) and the run's description (JSON) into a folder."""
+def save(parts: Iterable[Tables], folder: Path, run: dict[str, Any]) -> list[Path]:
+    """Writes campaigns as a dataset, and what describes them (JSON); returns the files.
+
+    Args:
+        parts: labelled tables, campaign by campaign; only one is held at a time.
+        folder: created if needed. Tables without rows are not written, and older ones removed.
+        run: description.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name, table in zip(Tables._fields, tables, strict=True):
-        path = folder / f"{name}.parquet"
-        save_table(table, path)
-        written.append(path)
-    path = folder / "run.json"
-    save_json(run, path)
-    return [*written, path]
+    rows: list[dict[str, Any]] = []
+    with ExitStack() as stack:
+        writers = {
+            name: stack.enter_context(_Appender(file_of(folder, name)))
+            for name in Tables._fields[1:]
+        }
+        for part in parts:
+            rows += part.trials.to_dict("records")
+            for name, writer in writers.items():
+                writer.add(getattr(part, name))
+    # A trial that failed has fewer columns: the order is that of the one that has most.
+    columns = list(max(rows, key=len, default={}))
+    save_table(pd.DataFrame(rows, columns=columns), file_of(folder, "trials"))
+    save_json(run, folder / ABOUT)
+    written = [file_of(folder, name) for name in Tables._fields]
+    return [*(file for file in written if file.is_file()), folder / ABOUT]
+
+
+class _Appender:
+    """Writes a Parquet file piece by piece, at once or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._waiting = path, list[pd.DataFrame]()
+        self._stack = ExitStack()
+        self._writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> "_Appender":
+        return self
+
+    def add(self, rows: pd.DataFrame) -> None:
+        """Appends rows with the columns of those before."""
+        if len(rows):
+            self._waiting.append(rows)
+        if sum(map(len, self._waiting)) >= _ROWS_PER_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        table = pa.Table.from_pandas(pd.concat(self._waiting), preserve_index=False)
+        self._waiting = []
+        if self._writer is None:
+            partial = self._stack.enter_context(replacing(self._path))
+            self._writer = pq.ParquetWriter(partial, table.schema)
+        self._writer.write_table(table.cast(self._writer.schema))
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if self._waiting and error is None:
+            self._flush()
+        if self._writer is not None:
+            self._writer.close()
+        elif error is None:
+            self._path.unlink(missing_ok=True)
+        self._stack.__exit__(kind, error, trace)
 
 
 def save_table(table: pd.DataFrame, path: Path) -> None:
@@ -123,13 +212,26 @@ def save_json(value: Any, path: Path) -> None:
     write_atomically(path, write)
 
 
-def load(folder: Path) -> Tables:
-    """The tables that `save` wrote.
+def load(folder: str | Path) -> Tables:
+    """The tables of a folder of results; those that were not kept are empty.
 
     Raises:
-        FileNotFoundError: a table is missing.
+        FileNotFoundError: the folder holds no results.
     """
-    return Tables(*(pd.read_parquet(folder / f"{name}.parquet") for name in Tables._fields))
+    folder = Path(folder)
+    if not file_of(folder, "trials").is_file():
+        raise FileNotFoundError(f"{folder} holds no results: trials.parquet is not there")
+    files = [file_of(folder, name) for name in Tables._fields]
+    return Tables(*(pd.read_parquet(file) if file.is_file() else pd.DataFrame() for file in files))
+
+
+def load_about(folder: str | Path) -> dict[str, Any]:
+    """What `save` was told of the run: configuration, seeds, axes, versions, printed rows.
+
+    Raises:
+        FileNotFoundError: the folder holds no results.
+    """
+    return json.loads((Path(folder) / ABOUT).read_text("utf-8"))
 
 
 def agents_of(trials: pd.DataFrame) -> Iterator[str]:

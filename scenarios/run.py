@@ -1,6 +1,6 @@
 """The loop: agents play campaigns in an environment, and what happened becomes tables."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -10,12 +10,17 @@ import pandas as pd
 from adsim.config import WorldConfig
 from adsim.env import AuctionEnv
 from adsim.kernels import PRICE, VALUE
-from adsim.ledger import COLUMNS, NetValueStatement
+from adsim.ledger import COLUMN, COLUMNS, NetValueStatement
 from adsim.scores import auctionnet_score, cost_per_action, is_quickspend, rmse_to_traffic
 from adsim.types import EventKind
 from scenarios.build import make_agent, make_world
+from scenarios.curves import delay_curves, price_curves
+from scenarios.estimates import EstimatesWrapper, estimation_loss
+from scenarios.online import LEARN_EVERY
 from scenarios.results import Tables
 from scenarios.schema import Scenario
+from scenarios.selection import SelectionMeter
+from scenarios.stack import Stack
 
 SAMPLED_AUCTIONS = 6_000  # per campaign, spread over its ticks
 _EVENT_NAMES = np.array([kind.name.lower() for kind in EventKind])
@@ -126,74 +131,100 @@ def event_table(env: AuctionEnv) -> pd.DataFrame:
     return table
 
 
+def make_metered_env(
+    config: WorldConfig, stack: Stack, *, explore_share: float = 0.0
+) -> SelectionMeter:
+    """Auction-v0 with the estimates of a stack, and all that `play_campaign` reads."""
+    env = make_bounded_env(config)
+    learn_every = LEARN_EVERY if stack.predictors else 0
+    return SelectionMeter(
+        EstimatesWrapper(env, stack, learn_every=learn_every, explore_share=explore_share)
+    )
+
+
+def play_campaign(env: SelectionMeter, agent: Any, seed: int) -> Tables:
+    """One campaign and all that is kept of it; `trials` has one row.
+
+    Args:
+        env: of `make_metered_env`.
+        agent: of `AGENTS`, or alike.
+        seed: of the episode.
+    """
+    statement, auctions = play(env, agent, seed)
+    estimates: Any = env.env
+    base: AuctionEnv = estimates.unwrapped
+    row = {**statement._asdict(), **_scores(base, statement), **_estimation(estimates)}
+    bound = row["hindsight"]
+    row["share_of_hindsight"] = statement.expected_net_value / bound if bound > 0 else np.nan
+    row |= env.totals()
+    events = event_table(base)
+    curves = [estimates.online.curves(), delay_curves(events), price_curves(auctions)]
+    return Tables(
+        pd.DataFrame([row]),
+        tick_table(base),
+        pd.concat(curves, ignore_index=True),
+        events,
+        auctions,
+    )
+
+
+def _scores(base: AuctionEnv, statement: NetValueStatement) -> dict[str, Any]:
+    """How well the campaign was paced, and its score by other simulators' rules."""
+    spend, traffic = (
+        base.world.ledger.series[0][:, COLUMN["spend"]],
+        base.world.source.expected_traffic,
+    )
+    kept = statement.purchases - statement.refunds
+    cost = cost_per_action(statement.spend, kept)
+    return {
+        "net_roas": statement.net_gmv / statement.spend if statement.spend > 0 else np.nan,
+        "pacing_rmse": rmse_to_traffic(spend, statement.budget, traffic / traffic.sum()),
+        "quickspend": is_quickspend(spend, statement.budget),
+        "auctionnet_score": auctionnet_score(kept, base.campaign.targets.net_cpa, cost),
+    }
+
+
+def _estimation(env: EstimatesWrapper) -> dict[str, Any]:
+    """The bound of hindsight, and how good the estimates were."""
+    base: Any = env.unwrapped
+    config = base.world.config
+    if config.market.kind == "population":
+        row = {"hindsight": hindsight_bound(base), "regret": np.nan, "share_of_best_choice": np.nan}
+    else:
+        loss = estimation_loss(env)
+        row = {"hindsight": loss.hindsight, "regret": loss.regret}
+        row["share_of_best_choice"] = loss.share
+    row["learn_seconds_per_hour"] = env.seconds["learn"] / config.time.horizon_hours
+    row["predict_ms_per_tick"] = 1e3 * env.seconds["predict"] / config.time.num_ticks
+    for target, found in env.calibration().items():
+        row[f"{target}_predicted"], row[f"{target}_observed"] = found.predicted, found.observed
+    return row
+
+
+def labelled(tables: Tables, labels: Mapping[str, Any]) -> Tables:
+    """The tables with what names their campaign as first columns."""
+    for table in tables:
+        for place, (name, value) in enumerate(labels.items()):
+            table.insert(place, name, value)
+    return tables
+
+
 def run(
     scenario: Scenario,
-    agents: list[str],
-    seeds: list[int],
-    structures: list[int] | None = None,
-    progress: Callable[[str], None] = lambda _: None,
+    agents: Sequence[str],
+    seeds: Sequence[int],
+    structures: Sequence[int] = (),
 ) -> Iterator[Tables]:
     """Plays every agent on every structure and seed; yields one campaign's tables at a time.
 
-    All agents face the same traffic and, where they win, the same outcomes on a seed. The
-    structures default to the scenario's own.
+    All agents face the same traffic and, where they win, the same outcomes on a seed, and bid on
+    what the platform shows. The structures default to the scenario's own.
     """
     for structure in structures or [scenario.world.structure_seed]:
         world = scenario.world.model_copy(update={"structure_seed": structure})
-        yield from _run_structure(
-            scenario.model_copy(update={"world": world}), agents, seeds, progress
-        )
-
-
-def _run_structure(
-    scenario: Scenario, agents: list[str], seeds: list[int], progress: Callable[[str], None]
-) -> Iterator[Tables]:
-    """All campaigns of one structure, seed by seed."""
-    market = scenario.world.market
-    env = make_bounded_env(scenario.world)
-    players = {name: make_agent(name) for name in agents}
-    for seed in seeds:
-        bound = float("nan")
-        for name, agent in players.items():
-            statement, auctions = play(env, agent, seed)
-            if np.isnan(bound) or market.kind == "population":
-                bound = hindsight_bound(env)
-            progress(f"{name}, structure {env.world.config.structure_seed}, seed {seed}")
-            yield _tables(scenario, env, name, seed, statement, bound, auctions)
-
-
-def _tables(
-    scenario: Scenario,
-    env: AuctionEnv,
-    agent: str,
-    seed: int,
-    statement: NetValueStatement,
-    bound: float,
-    auctions: pd.DataFrame,
-) -> Tables:
-    """One campaign's rows, labelled."""
-    row = {
-        "scenario": scenario.name,
-        "agent": agent,
-        "structure": env.world.config.structure_seed,
-        "seed": seed,
-        **statement._asdict(),
-        "net_roas": statement.net_gmv / statement.spend if statement.spend > 0 else float("nan"),
-        "hindsight": bound,
-        "share_of_hindsight": statement.expected_net_value / bound if bound > 0 else float("nan"),
-    }
-    ticks = tick_table(env)
-    spend, traffic = ticks["spend"].to_numpy(), env.world.source.expected_traffic
-    row["pacing_rmse"] = rmse_to_traffic(spend, statement.budget, traffic / traffic.sum())
-    row["quickspend"] = is_quickspend(spend, statement.budget)
-    target = env.campaign.targets.net_cpa
-    kept = statement.purchases - statement.refunds
-    cost = cost_per_action(statement.spend, kept)
-    row["auctionnet_score"] = auctionnet_score(kept, target, cost)
-    parts = [pd.DataFrame([row])]
-    for table in (ticks, event_table(env), auctions):
-        table.insert(0, "agent", agent)
-        table.insert(1, "structure", env.world.config.structure_seed)
-        table.insert(2, "seed", seed)
-        parts.append(table)
-    return Tables(*parts)
+        env = make_metered_env(world, Stack())
+        labels = {"scenario": scenario.name, "estimates": "platform", "structure": structure}
+        for seed in seeds:
+            for name in agents:
+                about = {**labels, "agent": name, "seed": seed}
+                yield labelled(play_campaign(env, make_agent(name), seed), about)

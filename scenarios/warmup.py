@@ -109,6 +109,12 @@ class WarmUp:
         self._episodes = math.ceil(24 * self.size.days / config.time.horizon_hours)
         self._start_second = round(self._episodes * config.time.horizon_hours * 3600)
 
+    @property
+    def digest(self) -> str:
+        """Of all that trained predictors depend on, but for the code."""
+        about = [self.config.model_dump(mode="json"), self.size.model_dump(mode="json"), self.seed]
+        return sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
     @cached_property
     def history(self) -> History:
         """The clicks of the time before the campaign, as known when it starts."""

@@ -27,14 +27,14 @@ def die_on(fatal, x):
     return x
 
 
-class Unpicklable(Exception):
+class UnpicklableError(Exception):
     def __init__(self, function):
         super().__init__("odd")
         self.function = function
 
 
 def raise_unpicklable(_):
-    raise Unpicklable(lambda: 0)
+    raise UnpicklableError(lambda: 0)
 
 
 def wait_for(x):

@@ -1,0 +1,237 @@
+"""Trials played on an engine: each leaves a file at once, and is not played again.
+
+A folder of results holds `_trials/<key>.npz`, one per trial (`scenarios.trial`), and the dataset
+made of them (`scenarios.results`). Whatever ends a sweep, what is finished stays, and played again
+it ends with the table that it would have had.
+"""
+
+import errno
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+from zipfile import BadZipFile
+
+import numpy as np
+
+from predictors.arrays import load_arrays
+from scenarios import console, results
+from scenarios.cache import cache_folder
+from scenarios.monitor import Monitor
+from scenarios.pool import outcomes
+from scenarios.results import Tables, write_atomically
+from scenarios.trial import (
+    FAILED,
+    Trial,
+    decode,
+    decode_row,
+    failed_trial,
+    key_of,
+    play_trial,
+    train,
+    trainings,
+)
+from scenarios.workers import Engine, InProcess, Outcome, Workers
+
+ENGINES = ("local", "ray")
+LOG = "_sweep.log"
+_KEPT = "_trials"
+_POLL_SECONDS = 0.5
+_BYTES = 100_000  # of a trial's results, about, those of the dataset included
+
+
+class Options(NamedTuple):
+    """How trials are played."""
+
+    engine: str = "local"
+    jobs: int = 2  # worker processes of this machine; with one, trials are played in this process
+    address: str | None = None  # of a Ray cluster; None: one of this machine
+    cpus: float = 1.0  # of a Ray trial
+    gpus: float = 0.0
+    resume: bool = True  # take what is there
+    retry_failed: bool = False  # play what is there as failed
+    retries: int = 1  # of a trial that raises, or whose worker dies
+    cache: Path | None = None  # folder of trained estimates; None: `cache_folder()`
+
+    @property
+    def cache_folder(self) -> Path:
+        """Of trained estimates."""
+        return self.cache or cache_folder()
+
+
+class Played(NamedTuple):
+    """What became of trials."""
+
+    taken: int  # from the folder
+    done: int
+    failed: int  # of all, those taken included
+
+
+def make_engine(work: Callable[[Any], Any], options: Options, count: int) -> Engine[Any]:
+    """The engine of the options, for so many items."""
+    if options.engine == "ray":
+        from scenarios.ray_engine import RayEngine
+
+        return RayEngine(work, options)
+    slots = min(options.jobs, count)
+    return Workers(work, slots) if slots > 1 else InProcess(work)
+
+
+def kept_file(folder: Path, trial: Trial) -> Path:
+    """Where a trial's result is kept."""
+    return folder / _KEPT / f"{key_of(trial)}.npz"
+
+
+def read(folder: Path, trial: Trial) -> Tables:
+    """What a finished trial left.
+
+    Raises:
+        FileNotFoundError: it is not finished.
+        ValueError: the file is damaged.
+    """
+    return decode(load_arrays(kept_file(folder, trial)))
+
+
+def status_of(folder: Path, trial: Trial) -> str | None:
+    """`done`, `failed`, or None if the trial has to be played."""
+    file = kept_file(folder, trial)
+    if not file.is_file():
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as arrays:  # reads no more than is asked for
+            return decode_row(arrays)["status"]
+    except (KeyError, OSError, ValueError, BadZipFile):  # damaged
+        return None
+
+
+def play_all(title: str, trials: Sequence[Trial], folder: Path, options: Options) -> Played:
+    """Plays trials that are not in the folder yet.
+
+    Args:
+        title: for progress.
+        trials: in the order in which they start.
+        folder: of results; exists.
+        options: how.
+
+    Raises:
+        ValueError: a result cannot be written, or options that do not fit together.
+        KeyboardInterrupt: what is finished is in the folder.
+    """
+    kept = folder / _KEPT
+    kept.mkdir(exist_ok=True)
+    for stale in kept.glob(".*.partial"):  # of a process that was killed
+        stale.unlink(missing_ok=True)
+    known = {t: status_of(folder, t) if options.resume else None for t in trials}
+    again = (None, FAILED) if options.retry_failed else (None,)
+    todo = [trial for trial, status in known.items() if status in again]
+    taken = len(known) - len(todo)
+    failed = sum(known[trial] == FAILED for trial in known) - sum(known[t] == FAILED for t in todo)
+    if taken:
+        _tell(f"{taken} of {len(known)} trials taken from {folder}")
+    if not todo:
+        return Played(taken, 0, failed)
+    _check_space(folder, len(todo))
+    _train(todo, folder, options)
+    monitor = Monitor(title, len(todo), folder / LOG)
+    monitor.write(f"{title}: {len(todo)} trials, engine {options.engine}, {taken} taken")
+    engine = make_engine(partial(play_trial, options.cache_folder), options, len(todo))
+    try:
+        with monitor.shown():
+            _play(engine, todo, folder, options.retries, monitor)
+    except BaseException as error:
+        monitor.write(f"stopped: {type(error).__name__}")
+        _tell(
+            f"stopped: {taken + monitor.done} of {len(known)} trials are in {folder}; go on by "
+            "running it again"
+        )
+        raise
+    finally:
+        engine.close()
+    return Played(taken, monitor.done, failed + monitor.failed)
+
+
+def _play(
+    engine: Engine[Trial], todo: Sequence[Trial], folder: Path, retries: int, monitor: Monitor
+) -> None:
+    """Lets the engine play, writes what it returns, and tries again what went wrong."""
+    left, running = deque(todo), 0
+    attempts = dict.fromkeys(todo, 0)
+    while left or running:
+        while left and running < engine.slots:
+            trial = left.popleft()
+            attempts[trial] += 1
+            monitor.start(trial.name)
+            engine.submit(trial)
+            running += 1
+        for outcome in engine.finished(_POLL_SECONDS):
+            running -= 1
+            trial = outcome.item
+            fault = outcome.died or outcome.error is not None
+            if fault and attempts[trial] <= retries:
+                left.append(trial)
+                monitor.end(trial.name, f"tried again ({_fault(outcome)})", over=False)
+                continue
+            content = failed_trial(trial, outcome.trace) if fault else outcome.value
+            _write(kept_file(folder, trial), content)
+            how = f"failed ({_fault(outcome)})" if fault else "done"
+            monitor.end(trial.name, how, failed=fault)
+
+
+def _fault(outcome: Outcome[Trial]) -> str:
+    return outcome.trace if outcome.died else f"{type(outcome.error).__name__}: {outcome.error}"
+
+
+def _write(path: Path, content: bytes) -> None:
+    def write(partial_: Path) -> None:
+        partial_.write_bytes(content)
+
+    try:
+        write_atomically(path, write)
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _check_space(folder: Path, count: int) -> None:
+    """Raises ValueError if the disk has no room for the results."""
+    free, needed = shutil.disk_usage(folder).free, count * _BYTES
+    if free < needed:
+        raise ValueError(
+            f"--out: {count} trials need about {needed / 1e6:,.0f} MB, {folder} has "
+            f"{free / 1e6:,.0f} MB ({errno.errorcode[errno.ENOSPC]})"
+        )
+
+
+def _train(todo: Sequence[Trial], folder: Path, options: Options) -> None:
+    """Trains the estimates that trials bid on. Faults show again when these are played."""
+    items = trainings(todo)
+    if not items:
+        return
+    options.cache_folder.mkdir(parents=True, exist_ok=True)
+    monitor = Monitor("warm-up (once)", len(items), folder / LOG)
+    engine = make_engine(partial(train, options.cache_folder), options, len(items))
+    try:
+        with monitor.shown():
+            monitor.running = min(engine.slots, len(items))
+            for outcome in outcomes(engine, items):
+                fault = outcome.died or outcome.error is not None
+                monitor.end(outcome.item.name, "failed" if fault else "trained", failed=fault)
+    finally:
+        engine.close()
+
+
+def finished(folder: Path, trials: Sequence[Trial]) -> Iterator[Tables]:
+    """Tables of all trials that are in the folder, in their order."""
+    for trial in trials:
+        if kept_file(folder, trial).is_file():
+            yield read(folder, trial)
+
+
+def save_dataset(folder: Path, trials: Sequence[Trial], about: dict[str, Any]) -> list[Path]:
+    """Makes the dataset of what is finished; returns its files."""
+    return results.save(finished(folder, trials), folder, about)
+
+
+def _tell(text: str) -> None:
+    console.stderr.print(text, highlight=False, soft_wrap=True)

@@ -1,0 +1,279 @@
+"""A trial: one agent on one stack of estimates in one campaign, and the file that is left of it.
+
+The key of a trial is a hash of everything that its result depends on: the resolved world, the
+agent (with its source or weights, if it is the user's), the estimates, the seeds and the code.
+What has a file of that name need not be played again.
+"""
+
+import io
+import json
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache, lru_cache
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+import adsim
+import agents
+import scenarios
+from scenarios.build import TRAINED, make_agent
+from scenarios.results import Tables, jsonable
+from scenarios.run import make_metered_env, play_campaign
+from scenarios.schema import Scenario, load
+from scenarios.selection import SelectionMeter
+from scenarios.stack import Stack
+from scenarios.stacks import STACKS, make_stack, needs_warm_up
+from scenarios.tasks import code_digest
+from scenarios.version import git_commit
+from scenarios.warmup import HistoryConfig, WarmUp
+
+SIZE = HistoryConfig()  # of the warm-up
+_TRAINED_APART = (("reader", "tesla", "fnc"), ("full", "full_ctr", "scenes"))
+"""Stacks whose warm-ups share networks with those of their group only."""
+DONE, FAILED = "done", "failed"
+_KEY_DIGITS = 20
+
+
+class World(NamedTuple):
+    """What trials that share an environment have in common."""
+
+    scenario: str  # name or .toml file
+    overrides: str  # dotted keys and values, JSON
+    structure: int
+
+
+class Trial(NamedTuple):
+    """One campaign of a sweep, a ladder or a comparison of agents."""
+
+    world: World
+    agent: str  # as `make_agent` knows it
+    estimates: str  # in `STACKS`
+    seed: int  # of the episode
+    axes: str = "{}"  # keys of the overrides that a sweep varies, JSON; columns of the results
+    explore: float = 0.0  # share of the bids that are randomised
+    raw: bool = False  # whether events and sampled auctions are kept
+
+    @property
+    def name(self) -> str:
+        """In words, for progress and errors."""
+        varied = [f"{key} {value}" for key, value in json.loads(self.axes).items()]
+        who = [self.agent, *([] if self.estimates == "platform" else [self.estimates])]
+        return ", ".join([*varied, *who, f"structure {self.world.structure}", f"seed {self.seed}"])
+
+
+@lru_cache(maxsize=4)
+def scenario_of(world: World) -> Scenario:
+    """The scenario of a world, with its structure."""
+    return load(world.scenario, {**json.loads(world.overrides), "structure_seed": world.structure})
+
+
+@cache
+def _world_digest(world: World) -> str:
+    """Of the resolved configuration, and of the logs that are played back."""
+    config = scenario_of(world).world
+    digest = sha256(json.dumps(jsonable(config.model_dump(mode="json")), sort_keys=True).encode())
+    for file in input_files(world):
+        digest.update(_file_digest(file, file.stat().st_mtime_ns).encode())
+    return digest.hexdigest()
+
+
+def input_files(world: World) -> list[Path]:
+    """Files that a world reads beside its scenario.
+
+    Raises:
+        FileNotFoundError: one does not exist.
+    """
+    market = scenario_of(world).world.market
+    named = {"market.landscape.price_counts": market.landscape.price_counts}
+    if market.kind == "replay":
+        named = {f"market.replay.{name}": getattr(market.replay, name) for name in ("log", "info")}
+    for key, file in named.items():
+        if file and not Path(file).is_file():
+            raise FileNotFoundError(f"{key}: {file} does not exist")
+    return [Path(file) for file in named.values() if file]
+
+
+@lru_cache(maxsize=64)
+def _file_digest(file: Path, modified_ns: int) -> str:
+    return sha256(file.read_bytes()).hexdigest()
+
+
+def agent_files(agent: str) -> list[Path]:
+    """The user's own files that an agent is made of; none of an agent of the registry."""
+    if agent.startswith(TRAINED):
+        return sorted(path for path in Path(agent.removeprefix(TRAINED)).glob("policy.*"))
+    if ":" not in agent:
+        return []
+    origin = agent.rpartition(":")[0]
+    path = Path(origin if origin.endswith(".py") else f"{origin}.py")
+    if path.is_file():
+        return [path]
+    found = find_spec(origin)
+    return [Path(found.origin)] if found and found.origin else []
+
+
+def settings_of(trial: Trial) -> dict[str, Any]:
+    """Everything that a result depends on.
+
+    Raises:
+        ValueError: estimates that do not exist, or a scenario that cannot be loaded.
+        FileNotFoundError: a log that is played back does not exist.
+    """
+    if trial.estimates not in STACKS:
+        raise ValueError(f"estimates {trial.estimates!r} do not exist: one of {', '.join(STACKS)}")
+    own = [_file_digest(file, file.stat().st_mtime_ns) for file in agent_files(trial.agent)]
+    settings: dict[str, Any] = {
+        **{"world": _world_digest(trial.world), "agent": trial.agent, "agent_files": own},
+        **{"estimates": trial.estimates, "seed": trial.seed, "axes": json.loads(trial.axes)},
+        **{"explore": trial.explore, "raw": trial.raw},
+        "code": code_digest(agents, scenarios),  # pyright: ignore[reportArgumentType] - hashable
+    }
+    if needs_warm_up(trial.estimates):
+        settings["history"] = SIZE.model_dump(mode="json")
+    return settings
+
+
+def key_of(trial: Trial) -> str:
+    """Hash of the settings: the name of the file of results."""
+    return sha256(json.dumps(settings_of(trial), sort_keys=True).encode()).hexdigest()[:_KEY_DIGITS]
+
+
+def labels_of(trial: Trial) -> dict[str, Any]:
+    """Columns that say which trial a row belongs to."""
+    varied = {
+        name: value if isinstance(value, int | float | str | bool) else json.dumps(value)
+        for name, value in json.loads(trial.axes).items()
+    }
+    who = {"agent": trial.agent, "estimates": trial.estimates, "structure": trial.world.structure}
+    # The name is the file's: the scenario need not be valid for a trial to have failed.
+    name = Path(trial.world.scenario).name.removesuffix(".toml")
+    labels = {"trial": key_of(trial), "scenario": name, **varied, **who, "seed": trial.seed}
+    return labels | ({"explore": trial.explore} if trial.explore else {})
+
+
+def play_trial(cache_folder: Path, trial: Trial) -> bytes:
+    """Plays a campaign.
+
+    Args:
+        cache_folder: of trained estimates.
+        trial: to be played.
+
+    Returns:
+        Content of its file, see `decode`.
+    """
+    began = time.perf_counter()
+    env = _environment(trial.world, trial.estimates, trial.explore, cache_folder)
+    tables = play_campaign(env, make_agent(trial.agent), trial.seed)
+    about = _about(DONE, time.perf_counter() - began)
+    tables = tables._replace(trials=tables.trials.assign(**about))
+    if not trial.raw:
+        tables = tables._replace(events=pd.DataFrame(), auctions=pd.DataFrame())
+    return encode(tables, labels_of(trial))
+
+
+class Training(NamedTuple):
+    """Estimates of a world that have to be trained before trials bid on them."""
+
+    world: World
+    stacks: tuple[str, ...]  # that share networks
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        return f"{', '.join(self.stacks)}, structure {self.world.structure}"
+
+
+def trainings(trials: Sequence[Trial]) -> list[Training]:
+    """What has to be trained for the trials, in parts that share no network."""
+    found: dict[tuple[str, int], Training] = {}
+    for world, estimates in dict.fromkeys((trial.world, trial.estimates) for trial in trials):
+        for place, names in enumerate(_TRAINED_APART):
+            if estimates in names:
+                key = WarmUp(scenario_of(world).world, SIZE).digest, place
+                stacks = found[key].stacks if key in found else ()
+                world = found[key].world if key in found else world
+                found[key] = Training(world, tuple(dict.fromkeys([*stacks, estimates])))
+    return list(found.values())
+
+
+def train(cache_folder: Path, training: Training) -> None:
+    """Trains stacks, unless the cache has them."""
+    for name in training.stacks:
+        stack_of(training.world, name, cache_folder)
+
+
+def failed_trial(trial: Trial, trace: str) -> bytes:
+    """Content of the file of a trial that failed, with its traceback."""
+    row = pd.DataFrame([{**_about(FAILED, float("nan")), "error": trace}])
+    return encode(Tables(row, *[pd.DataFrame()] * 4), labels_of(trial))
+
+
+def _about(status: str, seconds: float) -> dict[str, Any]:
+    finished = datetime.now(UTC).isoformat(timespec="seconds")
+    return {
+        **{"status": status, "error": "", "seconds": seconds, "finished": finished},
+        **{"adsim": adsim.__version__, "git": git_commit() or ""},
+    }
+
+
+@lru_cache(maxsize=1)
+def _environment(world: World, estimates: str, explore: float, kept: Path) -> SelectionMeter:
+    config = scenario_of(world).world
+    return make_metered_env(config, stack_of(world, estimates, kept), explore_share=explore)
+
+
+@lru_cache(maxsize=len(STACKS))
+def stack_of(world: World, estimates: str, kept: Path) -> Stack:
+    """Of a world, trained or from the folder `kept`; never modified, so that campaigns share it."""
+    return make_stack(estimates, _warm_up(world, kept) if needs_warm_up(estimates) else None)
+
+
+@lru_cache(maxsize=1)
+def _warm_up(world: World, kept: Path) -> WarmUp:
+    return WarmUp(scenario_of(world).world, SIZE, cache=kept)
+
+
+def encode(tables: Tables, labels: Mapping[str, Any]) -> bytes:
+    """One campaign's tables as an npz file: its labels, its row, and the columns of the others."""
+    (row,) = tables.trials.to_dict("records")
+    about = {"labels": labels, "row": row}
+    arrays = {name: np.array(json.dumps(jsonable(value))) for name, value in about.items()}
+    for name, table in tables._asdict().items():
+        if name != "trials":
+            for column in table:
+                values = np.asarray(table[column])
+                arrays[f"{name}/{column}"] = (
+                    values.astype(str) if values.dtype == object else values
+                )
+    out = io.BytesIO()
+    np.savez_compressed(out, **arrays)  # pyright: ignore[reportArgumentType]
+    return out.getvalue()
+
+
+def decode(arrays: Mapping[str, np.ndarray]) -> Tables:
+    """The tables of which `encode` made arrays, labelled.
+
+    Raises:
+        KeyError, ValueError: made by something else.
+    """
+    labels, row = (json.loads(str(arrays[name])) for name in ("labels", "row"))
+    columns: dict[str, dict[str, Any]] = {name: {} for name in Tables._fields}
+    for entry, values in arrays.items():
+        name, _, column = entry.partition("/")
+        if column:
+            columns[name][column] = values
+    frames = {
+        name: pd.DataFrame({**labels, **found} if found else {}) for name, found in columns.items()
+    }
+    return Tables(**{**frames, "trials": pd.DataFrame([{**labels, **row}])})
+
+
+def decode_row(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The row of `trials` alone, without labels."""
+    return json.loads(str(arrays["row"]))
