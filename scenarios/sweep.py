@@ -53,6 +53,7 @@ class Options(NamedTuple):
     resume: bool = True  # take what is there
     retry_failed: bool = False  # play what is there as failed
     retries: int = 1  # of a trial that raises, or whose worker dies
+    keep_going: bool = True  # after a trial that failed
     cache: Path | None = None  # folder of trained estimates; None: `cache_folder()`
 
     @property
@@ -116,7 +117,8 @@ def play_all(title: str, trials: Sequence[Trial], folder: Path, options: Options
         options: how.
 
     Raises:
-        ValueError: a result cannot be written, or options that do not fit together.
+        ValueError: a result cannot be written.
+        Exception: that of a trial, if the others do not go on after it.
         KeyboardInterrupt: what is finished is in the folder.
     """
     kept = folder / _KEPT
@@ -139,7 +141,7 @@ def play_all(title: str, trials: Sequence[Trial], folder: Path, options: Options
     engine = make_engine(partial(play_trial, options.cache_folder), options, len(todo))
     try:
         with monitor.shown():
-            _play(engine, todo, folder, options.retries, monitor)
+            _play(engine, todo, folder, options, monitor)
     except BaseException as error:
         monitor.write(f"stopped: {type(error).__name__}")
         _tell(
@@ -153,7 +155,7 @@ def play_all(title: str, trials: Sequence[Trial], folder: Path, options: Options
 
 
 def _play(
-    engine: Engine[Trial], todo: Sequence[Trial], folder: Path, retries: int, monitor: Monitor
+    engine: Engine[Trial], todo: Sequence[Trial], folder: Path, options: Options, monitor: Monitor
 ) -> None:
     """Lets the engine play, writes what it returns, and tries again what went wrong."""
     left, running = deque(todo), 0
@@ -169,10 +171,12 @@ def _play(
             running -= 1
             trial = outcome.item
             fault = outcome.died or outcome.error is not None
-            if fault and attempts[trial] <= retries:
+            if fault and attempts[trial] <= options.retries:
                 left.append(trial)
                 monitor.end(trial.name, f"tried again ({_fault(outcome)})", over=False)
                 continue
+            if fault and not options.keep_going:
+                raise outcome.error or RuntimeError(f"{trial.name}: {outcome.trace}")
             content = failed_trial(trial, outcome.trace) if fault else outcome.value
             _write(kept_file(folder, trial), content)
             how = f"failed ({_fault(outcome)})" if fault else "done"

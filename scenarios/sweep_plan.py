@@ -81,7 +81,7 @@ def load_plan(file: Path, overrides: Mapping[str, Any] | None = None) -> Plan:
     try:
         sweep = Sweep.model_validate({"name": file.stem, **data})
     except ValidationError as error:
-        raise ScenarioError(f"{file}: {explain(error)}") from error
+        raise ScenarioError(f"{file}: {explain(error, 'sweep')}") from error
     sweep = sweep.model_copy(update={"overrides": {**sweep.overrides, **(overrides or {})}})
     unknown = [name for name in sweep.estimates if name not in STACKS]
     if unknown:
