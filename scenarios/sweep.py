@@ -97,13 +97,10 @@ def read(folder: Path, trial: Trial) -> Tables:
 
 def status_of(folder: Path, trial: Trial) -> str | None:
     """`done`, `failed`, or None if the trial has to be played."""
-    file = kept_file(folder, trial)
-    if not file.is_file():
-        return None
     try:
-        with np.load(file, allow_pickle=False) as arrays:  # reads no more than is asked for
-            return decode_row(arrays)["status"]
-    except (KeyError, OSError, ValueError, BadZipFile):  # damaged
+        with kept_file(folder, trial).open("rb") as file:
+            return decode_row(np.load(file, allow_pickle=False))["status"]  # reads no other array
+    except (KeyError, OSError, ValueError, BadZipFile):  # not there, or damaged
         return None
 
 
