@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import shlex
 import sys
 import tempfile
@@ -171,7 +170,6 @@ def _describe(
         **written_by(),
         "kind": kind,
         "command": shlex.join(["adsim", *sys.argv[1:]]),
-        "python": platform.python_version(),
         "scenario": scenario.model_dump(mode="json"),
         "axes": [],
         "agents": agents,

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import special, stats
+from scipy import special
 
 from adsim.rng import uniforms
 from adsim.types import FloatArray, IntArray
@@ -60,10 +60,15 @@ def interval(values: FloatArray) -> Interval:
     if values.size < 2:
         return Interval(mean, -float("inf"), float("inf"))
     if values.size < FEWEST:
-        half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, values.size - 1) * stats.sem(values))
+        half = _t_quantile(values.size) * float(values.std(ddof=1)) / values.size**0.5
     else:
         half = _expanded_half_width(values - mean)
     return Interval(mean, mean - half, mean + half)
+
+
+def _t_quantile(size: int) -> float:
+    """Half width of the Student t interval of so many values, in standard errors."""
+    return float(special.stdtrit(size - 1, 0.5 + CONFIDENCE / 2))
 
 
 def _expanded_half_width(deviations: FloatArray) -> float:
@@ -77,7 +82,7 @@ def _expanded_half_width(deviations: FloatArray) -> float:
         for start in range(0, RESAMPLES, rows)
     ]
     # Hesterberg (2015), section 4.3.3: alpha' / 2 = Phi(-sqrt(n / (n - 1)) t(1 - alpha / 2, n - 1))
-    far = np.sqrt(size / (size - 1)) * stats.t.ppf(0.5 + CONFIDENCE / 2, size - 1)
+    far = (size / (size - 1)) ** 0.5 * _t_quantile(size)
     return float(np.quantile(np.abs(np.concatenate(blocks)), 1 - 2 * special.ndtr(-far)))
 
 

@@ -134,7 +134,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         write(partial)
 
 
-def save(parts: Iterable[Tables], folder: Path, run: dict[str, Any]) -> list[Path]:
+def save(parts: Iterable[Tables], folder: str | Path, run: dict[str, Any]) -> list[Path]:
     """Writes campaigns as a dataset, and what describes them (JSON); returns the files.
 
     Args:
@@ -142,6 +142,7 @@ def save(parts: Iterable[Tables], folder: Path, run: dict[str, Any]) -> list[Pat
         folder: created if needed. Tables without rows are not written, and older ones removed.
         run: description.
     """
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     with ExitStack() as stack:
