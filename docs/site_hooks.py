@@ -69,8 +69,8 @@ def examples_page() -> str:
     """A page with the scripts of examples/: their first line, how to run them, their source."""
     sections = [
         "# Examples",
-        "Scripts of the folder `examples/`: each is complete and runs in little time; `--help` says "
-        "what it takes.",
+        "Scripts of the folder `examples/`: complete, and done in little time; with `--help` they "
+        "say what they take.",
     ]
     for path in sorted((ROOT / "examples").glob("*.py")):
         source = path.read_text(encoding="utf-8")
