@@ -8,12 +8,13 @@ line reads are made by `FILES`.
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 from auction_logs import write_ipinyou
 from command_line import adsim
-from documentation import ADSIM_LINES, parse
+from documentation import ADSIM_LINES, ROOT, parse
 from small_stacks import SIZE
 from small_worlds import SMALL_WORLD, write_scenario
 from threads import one_thread
@@ -126,12 +127,17 @@ def write_auctions(path):
     write_ipinyou(path)
 
 
+def copy_examples(path):
+    shutil.copytree(ROOT / "examples", path)
+
+
 def train_policy(path):
     assert adsim("train", "--out", path, *TRAINING)[0] == 0
 
 
 FILES = {  # a word of a line -> the file it reads, and what makes it
     "DIR": ("DIR", write_auctions),
+    "examples/custom_agent.py:SteadyAgent": ("examples", copy_examples),
     "my_agent.py:MyAgent": ("my_agent.py", lambda path: path.write_text(AGENT)),
     "cascade_log.txt.gz": ("cascade_log.txt.gz", write_clicks),
     "trace.txt.gz": ("trace.txt.gz", write_purchases),
