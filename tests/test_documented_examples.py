@@ -38,15 +38,12 @@ def test_formats_are_read_and_used(capsys):
     assert printed[2][0].split()[-1] == "2.0"
 
 
-def play(action=None):
-    """What goes wrong with a bid in every slot, or with a statement before the end."""
+def message_of(mistake):
+    """What an environment in its first tick says to a mistake."""
     env = gym.make("adsim/Auction-v0", disable_env_checker=True)
     env.reset(seed=0)
     with pytest.raises((ValueError, RuntimeError)) as error:
-        if action is None:
-            env.unwrapped.statement()
-        else:
-            env.step(np.full(env.action_space.shape, action))
+        mistake(env)
     return str(error.value)
 
 
@@ -68,7 +65,8 @@ def test_messages_are_those_that_users_see():
         status, _, err = adsim(*words)
         assert status == 2
         seen.append(" ".join(err.split()))
-    seen += [play(-1.0), play()]
+    seen.append(message_of(lambda env: env.step(np.full(env.action_space.shape, -1.0))))
+    seen.append(message_of(lambda env: env.unwrapped.statement()))
     told = re.findall(r"^\| `(.+?)` \|", section(FAQ.read_text(), "Messages"), re.MULTILINE)
     assert [message for message in told if not any(message in text for text in seen)] == []
     assert len(told) == len(seen)
