@@ -7,6 +7,7 @@ line reads are made by `FILES`.
 """
 
 import json
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -14,13 +15,15 @@ from pathlib import Path
 import pytest
 from auction_logs import write_ipinyou
 from command_line import adsim
-from documentation import ADSIM_LINES, ROOT, parse
+from documentation import ADSIM_LINES, PAGES, ROOT, parse
 from small_stacks import SIZE
 from small_worlds import SMALL_WORLD, write_scenario
 from threads import one_thread
+from typer.main import get_command
 
 from adsim.datasets import cascade, trace
 from scenarios import agents_tasks, bench_cli, gmv_tasks, ladder, netcvr_tasks
+from scenarios.cli import app
 from scenarios.comparison import World
 
 SMALL = [part for key, value in SMALL_WORLD.items() for part in ("--set", f"{key}={value}")]
@@ -184,6 +187,22 @@ def test_documented_command_runs(line):
     assert out.strip()
     if "--json" in words:
         json.loads(out)
+
+
+def mentions():
+    """Commands in the running text, between backticks."""
+    texts = (re.findall(r"`(adsim [^`|<]+)`", page.read_text()) for page in PAGES)
+    return sorted({" ".join(line.split()) for found in texts for line in found})
+
+
+@pytest.mark.parametrize("line", mentions())
+def test_commands_and_options_that_are_mentioned_exist(line):
+    _, *words = line.split()
+    command = get_command(app)
+    while words and hasattr(command, "commands"):
+        command = command.commands[words.pop(0)]
+    known = {name for option in command.params for name in option.opts}
+    assert {word for word in words if word[:1] == "-"} <= known
 
 
 def test_every_rule_is_of_a_documented_command():
