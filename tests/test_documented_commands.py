@@ -56,7 +56,7 @@ def short_log(words):
     return [*words, "--clicks", 10_000, *days]
 
 
-def few_clicks(clicks, setup, methods):
+def few_clicks(clicks, scenario, setup, methods):
     """A rule of benchmarks of predictors: one world, few clicks, some methods."""
 
     def rule(words):
@@ -64,8 +64,9 @@ def few_clicks(clicks, setup, methods):
         words = [*without(words, "--out"), "--out", Path("results").resolve(), "--jobs", 1]
         if "--data" in words:
             return words
-        one = [*without(words, "--setup", "--scenario"), "--setup", setup]
-        return [*one, "--seeds", 0, "--clicks", clicks, "--methods", methods]
+        for option, usual in (("--scenario", scenario), ("--setup", setup)):
+            words += [] if option in words else [option, usual]
+        return [*words, "--seeds", 0, "--clicks", clicks, "--methods", methods]
 
     return rule
 
@@ -97,9 +98,9 @@ RULES = {
     ("show",): as_it_is,
     ("schema",): as_it_is,
     ("bench", "speed"): as_it_is,  # one of its cases: see `_small`
-    ("bench", "netcvr"): few_clicks(250, "fair", "pre_trained,oracle,tesla"),
-    ("bench", "gmv"): few_clicks(60, "fair", "online_single,reader"),
-    ("bench", "scenes"): few_clicks(120, "different", "scene_input,mi_dpg"),
+    ("bench", "netcvr"): few_clicks(250, "cascade_high_refund", "fair", "pre_trained,oracle,tesla"),
+    ("bench", "gmv"): few_clicks(60, "trace", "fair", "online_single,reader"),
+    ("bench", "scenes"): few_clicks(120, "multi_scene", "different", "scene_input,mi_dpg"),
     ("bench", "denoise"): little_noise,
     ("bench", "agents"): small_campaigns,
 }
