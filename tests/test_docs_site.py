@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 from documentation import ROOT
 
 DOCS = ROOT / "docs"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def load_hooks():
@@ -106,3 +108,17 @@ def test_site_takes_nothing_from_a_network(site):
     assert [target for target in found if "//" in target] == []
     styles = "".join(path.read_text() for path in site.rglob("*.css"))
     assert re.findall(r"url\(\s*[\"']?(?:https?:)?//", styles) == []
+
+
+# Slow: a browser opens a page.
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
+def test_search_works_from_disk(site, tmp_path):
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    options += ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path}"]
+    options += ["--virtual-time-budget=10000", "--enable-logging=stderr", "--dump-dom"]
+    page = f"{(site / 'index.html').as_uri()}?q=refund"
+    command = [str(CHROMIUM), *options, page]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert re.search(r"\b[1-9]\d* matching documents", done.stdout)
+    assert "CONSOLE" not in done.stderr
