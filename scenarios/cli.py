@@ -275,11 +275,20 @@ def show(
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="A page of documentation instead.")
+    ] = False,
+) -> None:
     """Print the JSON Schema of scenario files, for editors.
 
     Example: adsim schema > scenario.schema.json
     """
+    if markdown:
+        from scenarios import schema_page
+
+        sys.stdout.write(schema_page.markdown())
+        return
     from scenarios.schema import json_schema
 
     sys.stdout.write(json_schema() + "\n")
