@@ -1,6 +1,8 @@
 """Sweep files: what they may say, and the trials that follow."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -167,3 +169,15 @@ def test_worlds_without_a_past_have_no_learned_estimates(tmp_path):
     plan = load_plan(file)
     with pytest.raises(ValueError, match="randomize_structure must be False"):
         plan.trials(grid(plan.sweep))
+
+
+def test_documented_sweep_file_is_one(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text()
+    (block,) = re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("my_agent.py").write_text("from agents.value import ValueAgent as MyAgent\n")
+    Path("documented.toml").write_text(block)
+    plan = load_plan(Path("documented.toml"))
+    points = grid(plan.sweep)
+    assert len(points) == 3 * 3 * 3 * 2 * 4
+    assert len(plan.trials(points[:1])) == 2 * 2 * 5 * 3
