@@ -34,7 +34,8 @@ class Monitor:
 
     @contextmanager
     def shown(self) -> Iterator["Monitor"]:
-        """Shows progress meanwhile."""
+        """Shows progress meanwhile; the rate counts from here."""
+        self._began = self._told = time.monotonic()
         with self._bar:
             yield self
 
