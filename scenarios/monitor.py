@@ -65,6 +65,10 @@ class Monitor:
         self.write(f"{self.done + self.failed}/{self.total} {how}: {name}")
         self._show(name)
 
+    def skip(self, count: int) -> None:
+        """So many trials need not be done."""
+        self.total -= count
+
     def write(self, line: str) -> None:
         """Appends a line to the log."""
         if self._log is not None:
@@ -73,7 +77,7 @@ class Monitor:
 
     def _show(self, name: str) -> None:
         note = console.plain(f"{self.status} | {name}")
-        self._bar.update(self._task, completed=self.done + self.failed, note=note)
+        self._bar.update(self._task, completed=self.done + self.failed, total=self.total, note=note)
         now = time.monotonic()
         if not console.stderr.is_terminal and now - self._told >= _TOLD_SECONDS:
             self._told = now

@@ -8,7 +8,7 @@ it ends with the table that it would have had.
 import errno
 import shutil
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -236,9 +236,28 @@ def finished(folder: Path, trials: Sequence[Trial]) -> Iterator[Tables]:
             yield read(folder, trial)
 
 
-def save_dataset(folder: Path, trials: Sequence[Trial], about: dict[str, Any]) -> list[Path]:
-    """Makes the dataset of what is finished; returns its files."""
-    return results.save(finished(folder, trials), folder, about)
+def save_dataset(
+    folder: Path,
+    trials: Sequence[Trial],
+    about: dict[str, Any],
+    points: Mapping[Trial, int] | None = None,
+) -> list[Path]:
+    """Makes the dataset of what is finished; returns its files.
+
+    Args:
+        folder: of results.
+        trials: whose results it has, in this order.
+        about: description.
+        points: of a search: numbers, a column `point` of the table of trials.
+    """
+    if points is None:
+        return results.save(finished(folder, trials), folder, about)
+    done = [trial for trial in trials if kept_file(folder, trial).is_file()]
+    parts = (
+        tables._replace(trials=tables.trials.assign(point=points[trial]))
+        for trial, tables in zip(done, finished(folder, done), strict=True)
+    )
+    return results.save(parts, folder, about)
 
 
 def _tell(text: str) -> None:
