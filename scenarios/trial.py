@@ -23,6 +23,7 @@ import adsim
 import agents
 import scenarios
 from scenarios.build import TRAINED, make_agent
+from scenarios.input_files import contents_of, digest_of
 from scenarios.results import Tables, jsonable
 from scenarios.run import make_metered_env, play_campaign
 from scenarios.schema import Scenario, load
@@ -76,32 +77,8 @@ def scenario_of(world: World) -> Scenario:
 @cache
 def _world_digest(world: World) -> str:
     """Of the resolved configuration, and of the logs that are played back."""
-    config = scenario_of(world).world
-    digest = sha256(json.dumps(jsonable(config.model_dump(mode="json")), sort_keys=True).encode())
-    for file in input_files(world):
-        digest.update(_file_digest(file, file.stat().st_mtime_ns).encode())
-    return digest.hexdigest()
-
-
-def input_files(world: World) -> list[Path]:
-    """Files that a world reads beside its scenario.
-
-    Raises:
-        FileNotFoundError: one does not exist.
-    """
-    market = scenario_of(world).world.market
-    named = {"market.landscape.price_counts": market.landscape.price_counts}
-    if market.kind == "replay":
-        named = {f"market.replay.{name}": getattr(market.replay, name) for name in ("log", "info")}
-    for key, file in named.items():
-        if file and not Path(file).is_file():
-            raise FileNotFoundError(f"{key}: {file} does not exist")
-    return [Path(file) for file in named.values() if file]
-
-
-@lru_cache(maxsize=64)
-def _file_digest(file: Path, modified_ns: int) -> str:
-    return sha256(file.read_bytes()).hexdigest()
+    contents = jsonable(contents_of(scenario_of(world).world))
+    return sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
 
 
 def agent_files(agent: str) -> list[Path]:
@@ -127,7 +104,7 @@ def settings_of(trial: Trial) -> dict[str, Any]:
     """
     if trial.estimates not in STACKS:
         raise ValueError(f"estimates {trial.estimates!r} do not exist: one of {', '.join(STACKS)}")
-    own = [_file_digest(file, file.stat().st_mtime_ns) for file in agent_files(trial.agent)]
+    own = [digest_of(file) for file in agent_files(trial.agent)]
     settings: dict[str, Any] = {
         **{"world": _world_digest(trial.world), "agent": trial.agent, "agent_files": own},
         **{"estimates": trial.estimates, "seed": trial.seed, "axes": json.loads(trial.axes)},
@@ -157,12 +134,13 @@ def labels_of(trial: Trial) -> dict[str, Any]:
     return labels | ({"explore": trial.explore} if trial.explore else {})
 
 
-def play_trial(cache_folder: Path, trial: Trial) -> bytes:
+def play_trial(cache_folder: Path, trial: Trial, labels: Mapping[str, Any] | None = None) -> bytes:
     """Plays a campaign.
 
     Args:
         cache_folder: of trained estimates.
         trial: to be played.
+        labels: of its tables; default: `labels_of(trial)`.
 
     Returns:
         Content of its file, see `decode`.
@@ -174,7 +152,7 @@ def play_trial(cache_folder: Path, trial: Trial) -> bytes:
     tables = tables._replace(trials=tables.trials.assign(**about))
     if not trial.raw:
         tables = tables._replace(events=pd.DataFrame(), auctions=pd.DataFrame())
-    return encode(tables, labels_of(trial))
+    return encode(tables, labels or labels_of(trial))
 
 
 class Training(NamedTuple):
@@ -206,6 +184,18 @@ def train(cache_folder: Path, training: Training) -> None:
     """Trains stacks, unless the cache has them."""
     for name in training.stacks:
         stack_of(training.world, name, cache_folder)
+
+
+def trained_files(cache_folder: Path, world: World) -> list[Path]:
+    """What the cache has of the estimates of a world."""
+    return WarmUp(scenario_of(world).world, SIZE, cache=cache_folder).files()
+
+
+def do(cache_folder: Path, item: Trial | Training) -> bytes | None:
+    """What engines do: trains, or plays and returns what `play_trial` does."""
+    if isinstance(item, Training):
+        return train(cache_folder, item)
+    return play_trial(cache_folder, item)
 
 
 def failed_trial(trial: Trial, trace: str) -> bytes:

@@ -117,7 +117,7 @@ def test_import_and_make_load_nothing_heavy():
 
 
 def test_interrupted_run_keeps_the_finished_campaigns_and_goes_on(tmp_path, monkeypatch):
-    from scenarios import sweep
+    from scenarios import trial
 
     played = []
 
@@ -130,7 +130,7 @@ def test_interrupted_run_keeps_the_finished_campaigns_and_goes_on(tmp_path, monk
     command = ("run", "-a", "value", "-a", "dual", "--seeds", "0,1", *SMALL, "--no-plots")
     command += ("--out", tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr(sweep, "play_trial", interrupted)
+        patched.setattr(trial, "play_trial", interrupted)
         assert adsim(*command)[0] == 130
     assert len(pd.read_parquet(tmp_path / "default")) == 2
     status, _, err = adsim(*command)

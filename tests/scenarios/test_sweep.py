@@ -77,7 +77,7 @@ def test_a_trial_is_the_campaign_that_a_script_plays(tmp_path):
 def test_finished_trials_are_taken_from_the_folder(tmp_path, monkeypatch):
     small_sweep(tmp_path)
     before = pd.read_parquet(tmp_path / "sweep")
-    monkeypatch.setattr(sweep, "play_trial", lambda *_: pytest.fail("played again"))
+    monkeypatch.setattr(trial, "play_trial", lambda *_: pytest.fail("played again"))
     status, _, err = small_sweep(tmp_path)
     assert status == 0
     assert "8 of 8 trials taken" in " ".join(err.split())
@@ -163,7 +163,7 @@ def test_failed_trials_are_recorded_and_the_others_go_on(tmp_path):
     ],
 )
 def test_bad_options_are_named_before_anything_is_played(tmp_path, monkeypatch, options, message):
-    monkeypatch.setattr(sweep, "play_trial", lambda *_: pytest.fail("played"))
+    monkeypatch.setattr(trial, "play_trial", lambda *_: pytest.fail("played"))
     status, _, err = small_sweep(tmp_path, TEXT, *options)
     assert status == 2
     assert message in " ".join(err.split())
