@@ -25,7 +25,7 @@ from scenarios.intervals import clustered, interval
 from scenarios.schema import load
 from scenarios.selection import GROUPS, KINDS
 from scenarios.stacks import STACKS
-from scenarios.sweep import Options, finished, play_all
+from scenarios.sweep import Options, play_all, save_dataset
 
 JOBS = 2  # processes
 
@@ -78,7 +78,8 @@ def measure(
     steps = [step._replace(explore=share) for share in shares for step in plain]
     folder = make_folder(out)
     play_all("exploration", steps, folder, Options(jobs=JOBS, retries=0, keep_going=False))
-    trials = results.concat([*finished(folder, steps)]).trials
+    save_dataset(folder, steps, {"kind": "exploration"})
+    trials = results.load(folder).trials
     return rows_of(trials.fillna({"explore": 0.0}))
 
 

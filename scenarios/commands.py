@@ -16,7 +16,7 @@ from scenarios.cache import cache_folder
 from scenarios.comparison import choose
 from scenarios.replay import PUBLISHED, ReplayRow, hindsight_row, play_log, replay_config
 from scenarios.schema import Scenario, load
-from scenarios.sweep import Options, finished, play_all, save_dataset
+from scenarios.sweep import Options, play_all, save_dataset
 from scenarios.trial import Trial, World
 from scenarios.version import git_commit
 
@@ -55,12 +55,13 @@ def run_command(
         play_all(f"run {scenario.name}", trials, folder, _options(jobs, None))
     except KeyboardInterrupt:
         interrupted = True
-    tables = results.concat([*finished(folder, trials)])
+    description = _describe("agents", scenario, players, chosen, worlds, overrides)
+    written = save_dataset(folder, trials, description)
+    tables = results.load(folder)
     if tables.trials.empty:
         raise KeyboardInterrupt
     rows = results.summarise(tables.trials)
-    description = _describe("agents", scenario, players, chosen, worlds, overrides)
-    written = save_dataset(folder, trials, {**description, "rows": rows})
+    results.save_json({**description, "rows": rows}, folder / results.ABOUT)
     if plots:
         from scenarios.plots import save_all
 
@@ -102,11 +103,12 @@ def ladder_command(
     trials = ladder.plan(scenario, name, overrides, worlds, chosen)
     folder = make_folder(out / scenario.name)
     play_all(f"ladder {scenario.name}", trials, folder, options)
-    rows = ladder_report.rows_of(results.concat([*finished(folder, trials)]).trials)
-    title = f"{_title(scenario, chosen, worlds)}, agent {ladder.AGENT}"
     description = _describe("ladder", scenario, [ladder.AGENT], chosen, worlds, overrides)
-    about = {"estimates": ladder.PLAYED, "seconds": time.monotonic() - began, "rows": rows}
-    save_dataset(folder, trials, {**description, **about})
+    description |= {"estimates": ladder.PLAYED, "seconds": time.monotonic() - began}
+    save_dataset(folder, trials, description)
+    rows = ladder_report.rows_of(results.load(folder).trials)
+    results.save_json({**description, "rows": rows}, folder / results.ABOUT)
+    title = f"{_title(scenario, chosen, worlds)}, agent {ladder.AGENT}"
     if plots:
         ladder_report.save_plot(rows, title, make_folder(folder / "_figures"))
     if as_json:

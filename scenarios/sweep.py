@@ -8,7 +8,7 @@ it ends with the table that it would have had.
 import errno
 import shutil
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from scenarios import console, results
 from scenarios.cache import cache_folder
 from scenarios.monitor import Monitor
 from scenarios.pool import outcomes
-from scenarios.results import Tables, write_atomically
+from scenarios.results import Record, write_atomically
 from scenarios.trial import (
     FAILED,
     Trial,
@@ -84,7 +84,7 @@ def kept_file(folder: Path, trial: Trial) -> Path:
     return folder / _KEPT / f"{key_of(trial)}.npz"
 
 
-def read(folder: Path, trial: Trial) -> Tables:
+def read(folder: Path, trial: Trial) -> Record:
     """What a finished trial left.
 
     Raises:
@@ -230,13 +230,6 @@ def train_for(todo: Sequence[Trial], folder: Path, engine: Engine[Any], options:
             monitor.end(outcome.item.name, how, failed=fault)
 
 
-def finished(folder: Path, trials: Sequence[Trial]) -> Iterator[Tables]:
-    """Tables of all trials that are in the folder, in their order."""
-    for trial in trials:
-        if kept_file(folder, trial).is_file():
-            yield read(folder, trial)
-
-
 def save_dataset(
     folder: Path,
     trials: Sequence[Trial],
@@ -251,14 +244,13 @@ def save_dataset(
         about: description.
         points: of a search: numbers, a column `point` of the table of trials.
     """
-    if points is None:
-        return results.save(finished(folder, trials), folder, about)
-    done = [trial for trial in trials if kept_file(folder, trial).is_file()]
-    parts = (
-        tables._replace(trials=tables.trials.assign(point=points[trial]))
-        for trial, tables in zip(done, finished(folder, done), strict=True)
+    done = (trial for trial in trials if kept_file(folder, trial).is_file())
+    records = ((trial, read(folder, trial)) for trial in done)
+    numbered = (
+        record if points is None else record._replace(row={**record.row, "point": points[trial]})
+        for trial, record in records
     )
-    return results.save(parts, folder, about)
+    return results.save_records(numbered, folder, about)
 
 
 def _tell(text: str) -> None:

@@ -24,7 +24,7 @@ import agents
 import scenarios
 from scenarios.build import TRAINED, make_agent
 from scenarios.input_files import contents_of, digest_of
-from scenarios.results import Tables, jsonable
+from scenarios.results import Record, Tables, columns_of, jsonable
 from scenarios.run import make_metered_env, play_campaign
 from scenarios.schema import Scenario, load
 from scenarios.selection import SelectionMeter
@@ -230,38 +230,42 @@ def _warm_up(world: World, kept: Path) -> WarmUp:
 
 
 def encode(tables: Tables, labels: Mapping[str, Any]) -> bytes:
-    """One campaign's tables as an npz file: its labels, its row, and the columns of the others."""
+    """One campaign's tables as an npz file: its labels, its row, the columns of other tables.
+
+    Columns of one table and type are rows of one array: few arrays are read fast.
+    """
     (row,) = tables.trials.to_dict("records")
-    about = {"labels": labels, "row": row}
-    arrays = {name: np.array(json.dumps(jsonable(value))) for name, value in about.items()}
-    for name, table in tables._asdict().items():
-        if name != "trials":
-            for column in table:
-                values = np.asarray(table[column])
-                arrays[f"{name}/{column}"] = (
-                    values.astype(str) if values.dtype == object else values
-                )
+    arrays, layout = {}, {}
+    for name, columns in columns_of(tables).items():
+        kinds: dict[str, list[str]] = {}
+        for column, values in columns.items():
+            kinds.setdefault(values.dtype.str, []).append(column)
+        layout[name] = {"order": list(columns), "kinds": kinds}
+        for kind, names in kinds.items():
+            arrays[f"{name}/{kind}"] = np.stack([columns[column] for column in names])
+    about = {"labels": labels, "row": row, "layout": layout}
+    texts = {name: np.array(json.dumps(jsonable(value))) for name, value in about.items()}
     out = io.BytesIO()
-    np.savez_compressed(out, **arrays)  # pyright: ignore[reportArgumentType]
+    np.savez_compressed(out, **texts, **arrays)  # pyright: ignore[reportArgumentType]
     return out.getvalue()
 
 
-def decode(arrays: Mapping[str, np.ndarray]) -> Tables:
-    """The tables of which `encode` made arrays, labelled.
+def decode(arrays: Mapping[str, np.ndarray]) -> Record:
+    """What `encode` made arrays of.
 
     Raises:
         KeyError, ValueError: made by something else.
     """
-    labels, row = (json.loads(str(arrays[name])) for name in ("labels", "row"))
-    columns: dict[str, dict[str, Any]] = {name: {} for name in Tables._fields}
-    for entry, values in arrays.items():
-        name, _, column = entry.partition("/")
-        if column:
-            columns[name][column] = values
-    frames = {
-        name: pd.DataFrame({**labels, **found} if found else {}) for name, found in columns.items()
-    }
-    return Tables(**{**frames, "trials": pd.DataFrame([{**labels, **row}])})
+    labels, row, layout = (json.loads(str(arrays[name])) for name in ("labels", "row", "layout"))
+    columns = {}
+    for name, about in layout.items():
+        found = {
+            column: values
+            for kind, names in about["kinds"].items()
+            for column, values in zip(names, arrays[f"{name}/{kind}"], strict=True)
+        }
+        columns[name] = {column: found[column] for column in about["order"]}
+    return Record(labels, row, columns)
 
 
 def decode_row(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def test_dry_run_says_how_many_trials_there_are_and_plays_none(tmp_path):
     status, out, _ = small_sweep(tmp_path, TEXT, "--dry-run")
     assert status == 0
     said = " ".join(out.split())
-    assert "8 trials = 2 points x 1 structures x 1 estimates x 2 seeds x 2 agents" in said
+    assert "8 trials = 2 points x 1 structures x 2 seeds x 1 estimates x 2 agents" in said
     assert "campaign.budget" in out
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.toml"]
 
@@ -68,7 +68,8 @@ def test_results_have_a_row_per_trial_and_its_axes(tmp_path):
 def test_a_trial_is_the_campaign_that_a_script_plays(tmp_path):
     (one,) = trials_of(tmp_path, 'agents = ["dual"]\nseeds = [3]')
     arrays = dict(np.load(io.BytesIO(trial.play_trial(tmp_path, one)), allow_pickle=False))
-    row = trial.decode(arrays).trials.iloc[0]
+    record = trial.decode(arrays)
+    row = pd.Series({**record.labels, **record.row})
     (tables,) = run(trial.scenario_of(one.world), ["dual"], [3])
     expected = tables.trials.iloc[0].drop(labels=["predict_ms_per_tick", "scenario"])
     assert row[expected.index].to_dict() == pytest.approx(expected.to_dict(), nan_ok=True)
