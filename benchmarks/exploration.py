@@ -79,7 +79,7 @@ def measure(
     folder = make_folder(out)
     play_all("exploration", steps, folder, Options(jobs=JOBS, retries=0, keep_going=False))
     save_dataset(folder, steps, {"kind": "exploration"})
-    trials = results.load(folder).trials
+    trials = results.load_trials(folder)
     return rows_of(trials.fillna({"explore": 0.0}))
 
 

@@ -106,7 +106,7 @@ def ladder_command(
     description = _describe("ladder", scenario, [ladder.AGENT], chosen, worlds, overrides)
     description |= {"estimates": ladder.PLAYED, "seconds": time.monotonic() - began}
     save_dataset(folder, trials, description)
-    rows = ladder_report.rows_of(results.load(folder).trials)
+    rows = ladder_report.rows_of(results.load_trials(folder))
     results.save_json({**description, "rows": rows}, folder / results.ABOUT)
     title = f"{_title(scenario, chosen, worlds)}, agent {ladder.AGENT}"
     if plots:

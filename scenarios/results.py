@@ -26,7 +26,7 @@ _SUMMED = (
     *("expected_net_value", "net_value", "spend", "impressions", "wins", "clicks"),
     *("purchases", "refunds", "gmv", "refunded", "hindsight"),
 )
-_ROWS_PER_GROUP = 50_000  # of a Parquet file
+_ROWS_PER_GROUP = 20_000  # of a Parquet file
 
 
 class Tables(NamedTuple):
@@ -256,17 +256,27 @@ def save_json(value: Any, path: Path) -> None:
     write_atomically(path, write)
 
 
+def load_trials(folder: str | Path) -> pd.DataFrame:
+    """The table of trials of a folder of results.
+
+    Raises:
+        FileNotFoundError: the folder holds no results.
+    """
+    file = file_of(Path(folder), "trials")
+    if not file.is_file():
+        raise FileNotFoundError(f"{folder} holds no results: trials.parquet is not there")
+    return pd.read_parquet(file)
+
+
 def load(folder: str | Path) -> Tables:
     """The tables of a folder of results; those that were not kept are empty.
 
     Raises:
         FileNotFoundError: the folder holds no results.
     """
-    folder = Path(folder)
-    if not file_of(folder, "trials").is_file():
-        raise FileNotFoundError(f"{folder} holds no results: trials.parquet is not there")
-    files = [file_of(folder, name) for name in Tables._fields]
-    return Tables(*(pd.read_parquet(file) if file.is_file() else pd.DataFrame() for file in files))
+    files = [file_of(Path(folder), name) for name in Tables._fields[1:]]
+    others = (pd.read_parquet(file) if file.is_file() else pd.DataFrame() for file in files)
+    return Tables(load_trials(folder), *others)
 
 
 def load_about(folder: str | Path) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def _write(
         "seconds": seconds,
     }
     save_dataset(folder, trials, about, points)
-    done = _with_status(results.load(folder).trials, DONE)
+    done = _with_status(results.load_trials(folder), DONE)
     rows = leaderboard(done, plan.sweep.axis_names) if len(done) else []
     results.save_json({**about, "rows": rows}, folder / results.ABOUT)
     return rows
@@ -160,7 +160,7 @@ def _plain(value: Any) -> str:
 
 def _print_failed(folder: Path) -> None:
     """The last lines of what went wrong, each once."""
-    failed = _with_status(results.load(folder).trials, FAILED)
+    failed = _with_status(results.load_trials(folder), FAILED)
     last = [str(error).strip().splitlines()[-1] for error in failed["error"]]
     for line in dict.fromkeys(last):
         shown = console.plain(f"{last.count(line)} failed: {line}")
