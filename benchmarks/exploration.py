@@ -22,9 +22,9 @@ from scenarios import console, ladder, results
 from scenarios.cli import parse_seeds
 from scenarios.commands import make_folder
 from scenarios.intervals import clustered, interval
+from scenarios.rungs import STACKS
 from scenarios.schema import load
 from scenarios.selection import GROUPS, KINDS
-from scenarios.stacks import STACKS
 from scenarios.sweep import Options, play_all, save_dataset
 
 JOBS = 2  # processes

@@ -30,8 +30,8 @@ from scenarios.cache import cache_folder
 from scenarios.commands import make_folder, written_by
 from scenarios.comparison import TUNING_SEED, choose
 from scenarios.pool import each
+from scenarios.rungs import STACKS, needs_warm_up
 from scenarios.schema import load
-from scenarios.stacks import STACKS, needs_warm_up
 
 Played = list[dict[str, Any]]
 

@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 
-import agents
-import scenarios
 from adsim.config import TargetsConfig
 from adsim.env import AuctionEnv
 from adsim.types import EventKind, FloatArray
@@ -24,10 +22,11 @@ from scenarios.comparison import TUNING_SEED
 from scenarios.estimates import EstimatesWrapper
 from scenarios.results import jsonable, save_json
 from scenarios.run import hindsight_bound, make_bounded_env, play
+from scenarios.rungs import HistoryConfig, needs_warm_up
 from scenarios.schema import Scenario, load
-from scenarios.stacks import make_stack, needs_warm_up
-from scenarios.tasks import code_digest
-from scenarios.warmup import HistoryConfig, WarmUp
+from scenarios.stacks import make_stack
+from scenarios.version import code_digest
+from scenarios.warmup import WarmUp
 
 CONSTRAINTS = ("budget", "cpc", "net_cpa", "net_roas")
 """Of a campaign: its budget alone, or with one target of `adsim.types.Targets`."""
@@ -168,7 +167,7 @@ def settings_of(play: Play, targets: Targets | None) -> dict[str, Any]:
     """Everything that a result depends on."""
     world = scenario_of(play, targets).world.model_dump(mode="json")
     settings: dict[str, Any] = {**play._asdict(), "world": world}
-    settings["code"] = code_digest(agents, scenarios)  # pyright: ignore[reportArgumentType] - hashable
+    settings["code"] = code_digest("agents", "scenarios")
     if needs_warm_up(play.estimates):
         settings["history"] = SIZE.model_dump(mode="json")
     return json.loads(json.dumps(jsonable(settings)))

@@ -13,7 +13,6 @@ import adsim
 from scenarios import console, results
 from scenarios.build import make_agent
 from scenarios.cache import cache_folder
-from scenarios.comparison import choose
 from scenarios.replay import PUBLISHED, ReplayRow, hindsight_row, play_log, replay_config
 from scenarios.schema import Scenario, load
 from scenarios.sweep import Options, play_all, save_dataset
@@ -94,6 +93,7 @@ def ladder_command(
         ValueError: an argument is out of range, or the scenario has no past to learn from.
     """
     from scenarios import ladder, ladder_report
+    from scenarios.comparison import choose
 
     (preset,) = choose("preset", [preset], ladder.PRESETS)
     scenario, began = load(name, overrides), time.monotonic()

@@ -105,7 +105,7 @@ def clustered(values: Mapping[Campaign, float]) -> Interval:
     for (structure, _), value in values.items():
         groups.setdefault(structure, []).append(value)
     if len(groups) > 1:
-        return interval(np.array([np.mean(group) for group in groups.values()]))
+        return interval(np.array([np.mean(group) for group in groups.values()], np.float64))
     return interval(np.array(list(values.values())))
 
 
@@ -146,4 +146,4 @@ def cluster_interval(values: FloatArray, clusters: IntArray) -> Interval:
     mean = float(values.mean())
     _, place = np.unique(clusters, return_inverse=True)
     totals = np.bincount(place, values - mean)
-    return interval(mean + totals * (totals.size / values.size))
+    return interval(np.asarray(mean + totals * (totals.size / values.size), np.float64))

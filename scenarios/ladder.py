@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scenarios.build import make_world
+from scenarios.rungs import RUNGS
 from scenarios.schema import Scenario
-from scenarios.stacks import RUNGS
 from scenarios.trial import Trial, World
 from scenarios.warmup import WarmUp
 

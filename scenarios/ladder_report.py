@@ -13,7 +13,7 @@ from scenarios import console
 from scenarios.intervals import Interval, by_campaign, clustered, paired
 from scenarios.palette import BLUE, COLOURS, GREEN, VERMILLION
 from scenarios.plots import GREY, INK, SMALL_SIZE, dressed, new_figure, save_figure
-from scenarios.stacks import RUNGS
+from scenarios.rungs import RUNGS
 
 Row = dict[str, Any]
 HINDSIGHT = "hindsight"

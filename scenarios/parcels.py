@@ -18,17 +18,15 @@ from typing import Any, NamedTuple
 from adsim.datasets.blocks import replacing
 from scenarios.build import TRAINED
 from scenarios.input_files import digest_of, named_inputs
-from scenarios.stacks import needs_warm_up
+from scenarios.rungs import needs_warm_up
 from scenarios.trial import (
     Training,
     Trial,
     World,
     agent_files,
+    do,
     labels_of,
-    play_trial,
     scenario_of,
-    train,
-    trained_files,
 )
 
 Fetch = Callable[[str], bytes]
@@ -84,8 +82,14 @@ def pack(item: Trial | Training, cache: Path) -> Parcel:
         _enclosed(toml),
         {key: _enclosed([file])[0] for key, file in inputs.items()},
         _enclosed(agent_files(trial.agent)) if trial else (),
-        _enclosed(trained_files(cache, world)) if learned else (),
+        _enclosed(_trained_files(cache, world)) if learned else (),
     )
+
+
+def _trained_files(cache: Path, world: World) -> list[Path]:
+    from scenarios.playing import trained_files  # loads torch
+
+    return trained_files(cache, world)
 
 
 def _enclosed(files: Sequence[Path]) -> tuple[Enclosed, ...]:
@@ -104,11 +108,13 @@ def work_on(parcel: Parcel, fetch: Fetch) -> Any:
         with tempfile.TemporaryDirectory(prefix="adsim-") as folder:
             for name, content in known:
                 Path(folder, name).write_bytes(content)
-            train(Path(folder), item._replace(world=world))
+            do(Path(folder), item._replace(world=world))
             made = {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
         return {name: made[name] for name in made.keys() - dict(known).keys()}
     cache = _folder_of(parcel.trained, fetch)
     trial = item._replace(world=world, agent=_local_agent(parcel, fetch))
+    from scenarios.playing import play_trial  # loads torch
+
     return play_trial(cache, trial, parcel.labels)
 
 

@@ -6,8 +6,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-import torch
-
 from scenarios import console
 from scenarios.workers import Engine, InProcess, Outcome, Workers
 
@@ -18,6 +16,8 @@ _POLL_SECONDS = 0.5
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Lets torch use one thread meanwhile: small batches gain nothing from more."""
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

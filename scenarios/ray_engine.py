@@ -10,15 +10,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-import agents
-import scenarios
 from adsim.datasets.blocks import replacing
 from scenarios import console
 from scenarios.parcels import Enclosed, Parcel, pack, work_on
-from scenarios.tasks import code_digest
 from scenarios.trial import Training, Trial
+from scenarios.version import code_digest
 from scenarios.workers import Outcome, attempt, sendable
 
 if TYPE_CHECKING:
@@ -147,6 +143,7 @@ class RayEngine:
 def _work(parcel: Parcel, contents: dict[str, Any], code: str) -> Outcome[Any]:
     """What a task does, on any machine of the cluster."""
     import ray
+    import torch
 
     if _code() != code:
         where = f"{socket.gethostname()} ({ray.util.get_node_ip_address()})"
@@ -159,7 +156,7 @@ def _work(parcel: Parcel, contents: dict[str, Any], code: str) -> Outcome[Any]:
 
 
 def _code() -> str:
-    return code_digest(agents, scenarios)  # pyright: ignore[reportArgumentType] - hashable
+    return code_digest("agents", "scenarios")
 
 
 def _check(options: "Options") -> None:

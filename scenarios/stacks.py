@@ -1,55 +1,16 @@
 """Stacks of estimates by name: the rungs of the ladder, each a step better than the one before."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from adsim.types import Predictor, Target
 from predictors import OraclePredictor
 from predictors.calibration import Line
 from predictors.denoise_bid import DenoiseBid, log_odds
 from scenarios.requests import Requests
+from scenarios.rungs import OTHERS, RUNGS, STACKS
 from scenarios.stack import PLATFORM, SOURCES, Stack
 from scenarios.warmup import WarmUp, as_impressions
-
-
-class Rung(NamedTuple):
-    """Which predictor says what."""
-
-    about: str  # in words, for tables
-    netcvr: str  # predictor of CVR, in `PREDICTORS`
-    refunds: bool = False  # it tells the refund rate, too
-    gmv: str = ""  # predictor of GMV; list prices without one
-    backbone: str = "plain"  # of all networks
-    corrected: tuple[Target, ...] = ()  # of what the platform shows
-
-
-RUNGS = {
-    "fnc": Rung("CVR by FNC x list price", "fnc"),
-    "tesla": Rung("+ refunds: TESLA", "tesla", refunds=True),
-    "reader": Rung("+ repurchases: READER", "tesla", refunds=True, gmv="reader"),
-    "scenes": Rung("+ scenes: MI-DPG layers", "tesla", True, "reader", "mi_dpg"),
-    "full": Rung(
-        about="+ DenoiseBid of CTR and CVR",
-        netcvr="tesla",
-        refunds=True,
-        gmv="reader",
-        backbone="mi_dpg",
-        corrected=(Target.CTR, Target.CVR),
-    ),
-}
-"""Learned stacks, worst first."""
-
-_OTHERS = {
-    "full_ctr": RUNGS["full"]._replace(about="CTR corrected only", corrected=(Target.CTR,)),
-}
-STACKS = ("platform", *RUNGS, *_OTHERS, "oracle")
-"""All names: what the platform shows as it is, the rungs, `full` but for the correction of the
-platform's CVR, and the truth (privileged)."""
-
-
-def needs_warm_up(name: str) -> bool:
-    """Whether a stack learns before the campaign; `name` is in `STACKS`."""
-    return name in RUNGS or name in _OTHERS
 
 
 def make_stack(name: str, warm_up: WarmUp | None = None) -> Stack:
@@ -71,7 +32,7 @@ def make_stack(name: str, warm_up: WarmUp | None = None) -> Stack:
         return Stack({target: oracle for target in SOURCES if target in oracle.targets})
     if warm_up is None:
         raise ValueError(f"estimates {name!r} need a warm-up")
-    rung = (RUNGS | _OTHERS)[name]
+    rung = (RUNGS | OTHERS)[name]
     netcvr = warm_up.predictor(rung.netcvr, backbone=rung.backbone)
     sources: dict[Target, Any] = {Target.CVR: netcvr}
     if rung.refunds:

@@ -16,12 +16,12 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from predictors.arrays import load_arrays
 from scenarios import console, results
 from scenarios.cache import cache_folder
 from scenarios.monitor import Monitor
 from scenarios.pool import outcomes
 from scenarios.results import Record, write_atomically
+from scenarios.rungs import needs_warm_up
 from scenarios.trial import (
     FAILED,
     Trial,
@@ -30,7 +30,6 @@ from scenarios.trial import (
     do,
     failed_trial,
     key_of,
-    trainings,
 )
 from scenarios.workers import Engine, InProcess, Outcome, Workers
 
@@ -89,9 +88,9 @@ def read(folder: Path, trial: Trial) -> Record:
 
     Raises:
         FileNotFoundError: it is not finished.
-        ValueError: the file is damaged.
     """
-    return decode(load_arrays(kept_file(folder, trial)))
+    with kept_file(folder, trial).open("rb") as file:
+        return decode(np.load(file, allow_pickle=False))
 
 
 def row_of(folder: Path, trial: Trial) -> dict[str, Any] | None:
@@ -217,9 +216,11 @@ def check_space(folder: Path, count: int) -> None:
 
 def train_for(todo: Sequence[Trial], folder: Path, engine: Engine[Any], options: Options) -> None:
     """Trains the estimates that trials bid on. Faults show again when these are played."""
-    items = trainings(todo)
-    if not items:
+    if not any(needs_warm_up(trial.estimates) for trial in todo):
         return
+    from scenarios.playing import trainings  # loads torch
+
+    items = trainings(todo)
     options.cache_folder.mkdir(parents=True, exist_ok=True)
     monitor = Monitor("warm-up (once)", len(items), folder / LOG)
     with monitor.shown():

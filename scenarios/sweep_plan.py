@@ -11,11 +11,10 @@ from pydantic import ValidationError
 
 from scenarios.build import make_agent
 from scenarios.input_files import named_inputs
+from scenarios.rungs import STACKS, needs_warm_up
 from scenarios.schema import Scenario, ScenarioError, explain, load
-from scenarios.stacks import STACKS, needs_warm_up
 from scenarios.sweep_config import Range, Sweep
 from scenarios.trial import Trial, World
-from scenarios.warmup import WarmUp
 
 Point = dict[str, Any]
 """Values of the keys that vary."""
@@ -56,6 +55,8 @@ class Plan(NamedTuple):
             shown = ", ".join(f"{key} = {value!r}" for key, value in point.items())
             raise ScenarioError(f"{error} (at {shown or 'the overrides'})") from None
         if any(needs_warm_up(name) for name in self.sweep.estimates):
+            from scenarios.warmup import WarmUp  # loads torch
+
             WarmUp(scenario.world)
         named_inputs(scenario.world)
         return World(self.name, json.dumps(overrides, sort_keys=True), structure)

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache, partial
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-import adsim
-import predictors
 from adsim.types import FloatArray, IntArray
 from predictors.arrays import save_arrays
 from predictors.delivery import DAY_SECONDS
@@ -28,6 +26,7 @@ from scenarios import console
 from scenarios.comparison import TUNING_SEED, Task, World
 from scenarios.pool import in_processes, one_thread
 from scenarios.results import jsonable, save_json
+from scenarios.version import code_digest
 from scenarios.workers import worker_lock
 
 _MEASURED_SEGMENTS = 30  # of `measure_overhead`
@@ -197,16 +196,6 @@ def run_tasks(study: Study, title: str, tasks: Sequence[Task], out: Path, jobs: 
 
 def _tell(text: str) -> None:
     console.stderr.print(text, highlight=False, soft_wrap=True)
-
-
-@lru_cache(maxsize=2)
-def code_digest(*more: Any) -> str:
-    """Of the sources that results depend on: adsim, predictors and more packages."""
-    digest = sha256()
-    for package in (adsim, predictors, *more):
-        for path in sorted(Path(package.__path__[0]).rglob("*.py")):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 def _check_files(study: Study, todo: Sequence[Task], out: Path) -> None:

@@ -7,8 +7,7 @@ What has a file of that name need not be played again.
 
 import io
 import json
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from hashlib import sha256
@@ -20,23 +19,14 @@ import numpy as np
 import pandas as pd
 
 import adsim
-import agents
-import scenarios
-from scenarios.build import TRAINED, make_agent
+from scenarios.build import TRAINED
 from scenarios.input_files import contents_of, digest_of
 from scenarios.results import Record, Tables, columns_of, jsonable
-from scenarios.run import make_metered_env, play_campaign
+from scenarios.rungs import STACKS, HistoryConfig, needs_warm_up
 from scenarios.schema import Scenario, load
-from scenarios.selection import SelectionMeter
-from scenarios.stack import Stack
-from scenarios.stacks import STACKS, make_stack, needs_warm_up
-from scenarios.tasks import code_digest
-from scenarios.version import git_commit
-from scenarios.warmup import HistoryConfig, WarmUp
+from scenarios.version import code_digest, git_commit
 
 SIZE = HistoryConfig()  # of the warm-up
-_TRAINED_APART = (("reader", "tesla", "fnc"), ("full", "full_ctr", "scenes"))
-"""Stacks whose warm-ups share networks with those of their group only."""
 DONE, FAILED = "done", "failed"
 _KEY_DIGITS = 20
 
@@ -109,7 +99,7 @@ def settings_of(trial: Trial) -> dict[str, Any]:
         **{"world": _world_digest(trial.world), "agent": trial.agent, "agent_files": own},
         **{"estimates": trial.estimates, "seed": trial.seed, "axes": json.loads(trial.axes)},
         **{"explore": trial.explore, "raw": trial.raw},
-        "code": code_digest(agents, scenarios),  # pyright: ignore[reportArgumentType] - hashable
+        "code": code_digest("agents", "scenarios"),
     }
     if needs_warm_up(trial.estimates):
         settings["history"] = SIZE.model_dump(mode="json")
@@ -134,27 +124,6 @@ def labels_of(trial: Trial) -> dict[str, Any]:
     return labels | ({"explore": trial.explore} if trial.explore else {})
 
 
-def play_trial(cache_folder: Path, trial: Trial, labels: Mapping[str, Any] | None = None) -> bytes:
-    """Plays a campaign.
-
-    Args:
-        cache_folder: of trained estimates.
-        trial: to be played.
-        labels: of its tables; default: `labels_of(trial)`.
-
-    Returns:
-        Content of its file, see `decode`.
-    """
-    began = time.perf_counter()
-    env = _environment(trial.world, trial.estimates, trial.explore, cache_folder)
-    tables = play_campaign(env, make_agent(trial.agent), trial.seed)
-    about = _about(DONE, time.perf_counter() - began)
-    tables = tables._replace(trials=tables.trials.assign(**about))
-    if not trial.raw:
-        tables = tables._replace(events=pd.DataFrame(), auctions=pd.DataFrame())
-    return encode(tables, labels or labels_of(trial))
-
-
 class Training(NamedTuple):
     """Estimates of a world that have to be trained before trials bid on them."""
 
@@ -167,66 +136,28 @@ class Training(NamedTuple):
         return f"{', '.join(self.stacks)}, structure {self.world.structure}"
 
 
-def trainings(trials: Sequence[Trial]) -> list[Training]:
-    """What has to be trained for the trials, in parts that share no network."""
-    found: dict[tuple[str, int], Training] = {}
-    for world, estimates in dict.fromkeys((trial.world, trial.estimates) for trial in trials):
-        for place, names in enumerate(_TRAINED_APART):
-            if estimates in names:
-                key = WarmUp(scenario_of(world).world, SIZE).digest, place
-                stacks = found[key].stacks if key in found else ()
-                world = found[key].world if key in found else world
-                found[key] = Training(world, tuple(dict.fromkeys([*stacks, estimates])))
-    return list(found.values())
-
-
-def train(cache_folder: Path, training: Training) -> None:
-    """Trains stacks, unless the cache has them."""
-    for name in training.stacks:
-        stack_of(training.world, name, cache_folder)
-
-
-def trained_files(cache_folder: Path, world: World) -> list[Path]:
-    """What the cache has of the estimates of a world."""
-    return WarmUp(scenario_of(world).world, SIZE, cache=cache_folder).files()
-
-
 def do(cache_folder: Path, item: Trial | Training) -> bytes | None:
-    """What engines do: trains, or plays and returns what `play_trial` does."""
+    """What engines do: trains, or plays and returns what `playing.play_trial` does."""
+    from scenarios import playing  # loads torch, which who hands out trials has no use for
+
     if isinstance(item, Training):
-        return train(cache_folder, item)
-    return play_trial(cache_folder, item)
+        return playing.train(cache_folder, item)
+    return playing.play_trial(cache_folder, item)
 
 
 def failed_trial(trial: Trial, trace: str) -> bytes:
     """Content of the file of a trial that failed, with its traceback."""
-    row = pd.DataFrame([{**_about(FAILED, float("nan")), "error": trace}])
+    row = pd.DataFrame([{**about(FAILED, float("nan")), "error": trace}])
     return encode(Tables(row, *[pd.DataFrame()] * 4), labels_of(trial))
 
 
-def _about(status: str, seconds: float) -> dict[str, Any]:
+def about(status: str, seconds: float) -> dict[str, Any]:
+    """How a trial ended, when, and by which code."""
     finished = datetime.now(UTC).isoformat(timespec="seconds")
     return {
         **{"status": status, "error": "", "seconds": seconds, "finished": finished},
         **{"adsim": adsim.__version__, "git": git_commit() or ""},
     }
-
-
-@lru_cache(maxsize=1)
-def _environment(world: World, estimates: str, explore: float, kept: Path) -> SelectionMeter:
-    config = scenario_of(world).world
-    return make_metered_env(config, stack_of(world, estimates, kept), explore_share=explore)
-
-
-@lru_cache(maxsize=len(STACKS))
-def stack_of(world: World, estimates: str, kept: Path) -> Stack:
-    """Of a world, trained or from the folder `kept`; never modified, so that campaigns share it."""
-    return make_stack(estimates, _warm_up(world, kept) if needs_warm_up(estimates) else None)
-
-
-@lru_cache(maxsize=1)
-def _warm_up(world: World, kept: Path) -> WarmUp:
-    return WarmUp(scenario_of(world).world, SIZE, cache=kept)
 
 
 def encode(tables: Tables, labels: Mapping[str, Any]) -> bytes:
@@ -243,8 +174,8 @@ def encode(tables: Tables, labels: Mapping[str, Any]) -> bytes:
         layout[name] = {"order": list(columns), "kinds": kinds}
         for kind, names in kinds.items():
             arrays[f"{name}/{kind}"] = np.stack([columns[column] for column in names])
-    about = {"labels": labels, "row": row, "layout": layout}
-    texts = {name: np.array(json.dumps(jsonable(value))) for name, value in about.items()}
+    parts = {"labels": labels, "row": row, "layout": layout}
+    texts = {name: np.array(json.dumps(jsonable(value))) for name, value in parts.items()}
     out = io.BytesIO()
     np.savez_compressed(out, **texts, **arrays)  # pyright: ignore[reportArgumentType]
     return out.getvalue()
@@ -258,13 +189,13 @@ def decode(arrays: Mapping[str, np.ndarray]) -> Record:
     """
     labels, row, layout = (json.loads(str(arrays[name])) for name in ("labels", "row", "layout"))
     columns = {}
-    for name, about in layout.items():
+    for name, held in layout.items():
         found = {
             column: values
-            for kind, names in about["kinds"].items()
+            for kind, names in held["kinds"].items()
             for column, values in zip(names, arrays[f"{name}/{kind}"], strict=True)
         }
-        columns[name] = {column: found[column] for column in about["order"]}
+        columns[name] = {column: found[column] for column in held["order"]}
     return Record(labels, row, columns)
 
 

@@ -17,8 +17,9 @@ from adsim.value_source import ValueSource
 from adsim.world import World
 from scenarios.cache import cache_folder
 from scenarios.online import LIMITS, OnlineEstimates
+from scenarios.rungs import RUNGS, needs_warm_up
 from scenarios.stack import Estimates, Stack
-from scenarios.stacks import RUNGS, make_stack, needs_warm_up
+from scenarios.stacks import make_stack
 from scenarios.warmup import WarmUp
 
 

@@ -20,16 +20,14 @@ import math
 from functools import cache, cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from adsim.clicklog import MISSING, ClickLog, generate
 from adsim.config import CampaignConfig, NoiseConfig, WorldConfig
 from adsim.impressionlog import ImpressionLog, generate_impressions
-from adsim.market_config import Model
 from adsim.purchaselog import PurchaseLog, generate_purchases
 from adsim.rng import derive, uniforms
 from adsim.source import SyntheticSource
@@ -48,22 +46,12 @@ from scenarios.deployed import DEPLOYED
 from scenarios.input_files import contents_of
 from scenarios.log_parts import joined, thinned_clicks, thinned_purchases
 from scenarios.requests import Requests, sample_requests
-from scenarios.tasks import code_digest
+from scenarios.rungs import HistoryConfig
+from scenarios.version import code_digest
 
 WARMUP_STREAM = 102  # of rng: apart from every stream of a world
 _CAPPED = 1e-3  # share of the impressions that are kept for certain: too few of them are
 _SAMPLE = 50_000  # impressions from which the thinning is found
-
-
-class HistoryConfig(Model):
-    """Size of the historical log."""
-
-    days: Annotated[int, Field(ge=12)] = 28
-    """Days before the campaign; the last ten or fewer, whose labels are open, are not used."""
-    clicks_per_day: Annotated[float, Field(gt=0)] = 30_000.0
-    """Mean number of clicks."""
-    impressions_per_day: Annotated[float, Field(gt=0)] = 20_000.0
-    """Mean number of shown impressions, from which CTR is learned."""
 
 
 class History(NamedTuple):

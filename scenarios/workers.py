@@ -15,8 +15,6 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-import torch
-
 from scenarios import console
 
 Item = TypeVar("Item")
@@ -82,6 +80,8 @@ class InProcess(Generic[Item]):
 
     def __init__(self, work: Callable[[Item], Any]) -> None:
         self._work, self._todo = work, deque[Item]()
+        import torch  # takes long to load: only where work is done
+
         self._threads = torch.get_num_threads()
         torch.set_num_threads(1)
 
@@ -95,6 +95,8 @@ class InProcess(Generic[Item]):
 
     def close(self) -> None:
         """Gives torch its threads back."""
+        import torch
+
         torch.set_num_threads(self._threads)
 
 
@@ -177,6 +179,8 @@ def _death(exit_code: int | None) -> str:
 
 def _serve(pipe: Connection, work: Callable[[Any], Any], lock: AbstractContextManager[Any]) -> None:
     """Does the work on items until the pipe is closed."""
+    import torch
+
     global _lock
     _lock = lock
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends its workers

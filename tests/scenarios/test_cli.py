@@ -8,7 +8,7 @@ from command_line import adsim
 
 from scenarios.bench_cli import parse_seeds
 from scenarios.cli import parse_overrides
-from scenarios.trial import play_trial
+from scenarios.playing import play_trial
 
 SMALL = (
     *("--set", "time.num_ticks=12", "--set", "traffic.impressions_per_tick=40"),
@@ -117,7 +117,7 @@ def test_import_and_make_load_nothing_heavy():
 
 
 def test_interrupted_run_keeps_the_finished_campaigns_and_goes_on(tmp_path, monkeypatch):
-    from scenarios import trial
+    from scenarios import playing
 
     played = []
 
@@ -130,7 +130,7 @@ def test_interrupted_run_keeps_the_finished_campaigns_and_goes_on(tmp_path, monk
     command = ("run", "-a", "value", "-a", "dual", "--seeds", "0,1", *SMALL, "--no-plots")
     command += ("--out", tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr(trial, "play_trial", interrupted)
+        patched.setattr(playing, "play_trial", interrupted)
         assert adsim(*command)[0] == 130
     assert len(pd.read_parquet(tmp_path / "default")) == 2
     status, _, err = adsim(*command)

@@ -8,7 +8,7 @@ import pytest
 from command_line import adsim
 from small_stacks import SIZE, SMALL
 
-from scenarios import trial
+from scenarios import playing, trial
 from scenarios.ladder_report import plot, rows_of
 
 NAMES = ["fnc", "tesla", "reader", "scenes", "full", "oracle", "hindsight"]
@@ -56,7 +56,7 @@ def test_every_rung_is_a_row(folder):
 
 def test_what_was_played_is_taken_from_the_folder(folder, monkeypatch):
     first = json.loads(small_run(folder)[1])["rows"]  # played, or taken from the test above
-    monkeypatch.setattr(trial, "play_trial", lambda *_: pytest.fail("played again"))
+    monkeypatch.setattr(playing, "play_trial", lambda *_: pytest.fail("played again"))
     status, out, err = small_run(folder)
     assert status == 0
     assert json.loads(out)["rows"] == first

@@ -11,7 +11,8 @@ from small_worlds import SMALL_WORLD
 
 from scenarios import parcels, trial
 from scenarios.parcels import pack, work_on
-from scenarios.trial import Training, Trial, World, decode_row, key_of, play_trial
+from scenarios.playing import play_trial
+from scenarios.trial import Training, Trial, World, decode_row, key_of
 from scenarios.workers import attempt
 
 _TIMES = ("seconds", "finished", "learn_seconds_per_hour", "predict_ms_per_tick")

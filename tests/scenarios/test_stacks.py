@@ -8,9 +8,10 @@ from predictors.denoise_bid import DenoiseBid, log_odds
 from predictors.logit_mixture import LogitMixture
 from scenarios.build import make_auction_env
 from scenarios.requests import sample_requests
+from scenarios.rungs import STACKS
 from scenarios.schema import load
 from scenarios.stack import Stack
-from scenarios.stacks import STACKS, fitted_correctors, make_stack
+from scenarios.stacks import fitted_correctors, make_stack
 
 
 class Fixed:

@@ -14,7 +14,7 @@ import pytest
 from command_line import adsim
 from small_sweeps import SLOW_AGENT, VARYING, sweep_file, table_of
 
-from scenarios import sweep, trial
+from scenarios import playing, sweep, trial
 from scenarios.results import load, load_about
 from scenarios.run import run
 from scenarios.sweep import Options, play_all
@@ -67,7 +67,7 @@ def test_results_have_a_row_per_trial_and_its_axes(tmp_path):
 
 def test_a_trial_is_the_campaign_that_a_script_plays(tmp_path):
     (one,) = trials_of(tmp_path, 'agents = ["dual"]\nseeds = [3]')
-    arrays = dict(np.load(io.BytesIO(trial.play_trial(tmp_path, one)), allow_pickle=False))
+    arrays = dict(np.load(io.BytesIO(playing.play_trial(tmp_path, one)), allow_pickle=False))
     record = trial.decode(arrays)
     row = pd.Series({**record.labels, **record.row})
     (tables,) = run(trial.scenario_of(one.world), ["dual"], [3])
@@ -78,7 +78,7 @@ def test_a_trial_is_the_campaign_that_a_script_plays(tmp_path):
 def test_finished_trials_are_taken_from_the_folder(tmp_path, monkeypatch):
     small_sweep(tmp_path)
     before = pd.read_parquet(tmp_path / "sweep")
-    monkeypatch.setattr(trial, "play_trial", lambda *_: pytest.fail("played again"))
+    monkeypatch.setattr(playing, "play_trial", lambda *_: pytest.fail("played again"))
     status, _, err = small_sweep(tmp_path)
     assert status == 0
     assert "8 of 8 trials taken" in " ".join(err.split())
@@ -164,7 +164,7 @@ def test_failed_trials_are_recorded_and_the_others_go_on(tmp_path):
     ],
 )
 def test_bad_options_are_named_before_anything_is_played(tmp_path, monkeypatch, options, message):
-    monkeypatch.setattr(trial, "play_trial", lambda *_: pytest.fail("played"))
+    monkeypatch.setattr(playing, "play_trial", lambda *_: pytest.fail("played"))
     status, _, err = small_sweep(tmp_path, TEXT, *options)
     assert status == 2
     assert message in " ".join(err.split())

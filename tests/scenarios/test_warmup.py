@@ -9,9 +9,10 @@ from adsim.checks import find_difference
 from adsim.types import Impressions, Target
 from scenarios.build import make_auction_env
 from scenarios.estimates import EstimatesWrapper
+from scenarios.rungs import HistoryConfig
 from scenarios.schema import load
 from scenarios.stack import Stack
-from scenarios.warmup import HistoryConfig, WarmUp, as_impressions
+from scenarios.warmup import WarmUp, as_impressions
 
 
 @pytest.fixture(autouse=True, scope="module")

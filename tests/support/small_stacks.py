@@ -4,8 +4,9 @@ from functools import cache
 
 from small_worlds import SMALL_WORLD
 
+from scenarios.rungs import HistoryConfig
 from scenarios.schema import load
-from scenarios.warmup import HistoryConfig, WarmUp
+from scenarios.warmup import WarmUp
 
 SMALL = SMALL_WORLD | {"campaign.budget": 800.0}
 SIZE = HistoryConfig(days=14, clicks_per_day=150, impressions_per_day=300)
