@@ -9,7 +9,7 @@ import pytest
 from small_stacks import SIZE
 from small_worlds import SMALL_WORLD
 
-from scenarios import parcels, trial
+from scenarios import parcels, playing, trial
 from scenarios.parcels import pack, work_on
 from scenarios.playing import play_trial
 from scenarios.trial import Training, Trial, World, decode_row, key_of
@@ -42,9 +42,11 @@ def content(file):
 
 def forget():
     """What the process remembers of files."""
-    for kept in (trial._environment, trial.scenario_of, trial._world_digest, trial._warm_up):
+    for kept in (
+        *(playing._environment, playing._warm_up, playing.stack_of),
+        *(trial.scenario_of, trial._world_digest),
+    ):
         kept.cache_clear()
-    trial.stack_of.cache_clear()
 
 
 @pytest.fixture
