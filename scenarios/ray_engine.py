@@ -196,7 +196,7 @@ def _connect(ray: Any, options: "Options") -> None:
     _check_address(options.address)
     try:
         ray.init(address=options.address, **common)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except (ray.exceptions.RayError, RuntimeError, ValueError, OSError) as error:
         raise ValueError(
             f"--address: no Ray cluster at {options.address} that this machine is part of "
             f"({_first_line(error)})"

@@ -163,7 +163,7 @@ class Searching:
         asked = [study.ask(self._space) for _ in range(count)]
         points = []
         for place, trial in enumerate(asked):
-            values = {name: _rounded(value) for name, value in trial.params.items()}
+            values = {name: _decoded(_rounded(value)) for name, value in trial.params.items()}
             try:
                 trials = self._trials(values)
             except ScenarioError as error:

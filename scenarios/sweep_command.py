@@ -45,9 +45,10 @@ def sweep_command(
         from scenarios.search import Searching  # Optuna is loaded only if it is needed
 
         searching = Searching(plan)
-    trials = searching.first_trials() if searching else plan.trials(grid(plan.sweep))
+    trials = [] if searching else plan.trials(grid(plan.sweep))
     if dry_run:
-        _print_plan(plan, trials, searching.num_trials if searching else len(trials))
+        first = searching.first_trials() if searching else trials
+        _print_plan(plan, first, searching.num_trials if searching else len(trials))
         return True
     folder, began = make_folder(out / plan.sweep.name), time.monotonic()
     try:

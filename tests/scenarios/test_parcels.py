@@ -120,7 +120,7 @@ def test_estimates_are_trained_far_away_and_travel_back(far, monkeypatch):
         (cache / name).write_bytes(bytes_)
     expected = content(play_trial(cache, one))
     assert {file.name for file in cache.iterdir()} == made.keys()  # nothing was trained again
-    monkeypatch.setattr(trial.WarmUp, "history", property(lambda _: pytest.fail("trained again")))
+    monkeypatch.setattr(playing.WarmUp, "history", property(lambda _: pytest.fail("trained again")))
     assert content(played_far(one, far)) == expected
     assert played_far(Training(one.world, ("fnc",)), far) == {}
 

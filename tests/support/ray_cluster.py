@@ -10,7 +10,7 @@ from pathlib import Path
 
 @contextmanager
 def two_nodes(environment=None):
-    """Yields the address, and the process: a line to it kills the second node."""
+    """Yields the address, and the process: a line to it kills the second node, and is answered."""
     with subprocess.Popen(
         [sys.executable, __file__],
         stdin=subprocess.PIPE,
@@ -53,6 +53,7 @@ def _serve():
     print(json.dumps({"address": cluster.address}), flush=True)
     for _ in sys.stdin:
         cluster.remove_node(second, allow_graceful=False)
+        print("killed", flush=True)
     cluster.shutdown()
 
 
