@@ -199,7 +199,7 @@ def _connect(ray: Any, options: "Options") -> None:
     except (ray.exceptions.RayError, RuntimeError, ValueError, OSError) as error:
         raise ValueError(
             f"--address: no Ray cluster at {options.address} that this machine is part of "
-            f"({_first_line(error)})"
+            f"({_first_line(error)}); if its head has a token: RAY_AUTH_MODE=token"
         ) from None
 
 

@@ -45,6 +45,11 @@ def small_run(words):
     return [*words, *SMALL, "--seeds", "0,1", *structures, *alone, "--no-plots"]
 
 
+def small_sweep(words):
+    """A tiny world, in this process; clusters have tests of their own."""
+    return [*without(words, "--engine", "--address", "--jobs"), *SMALL]
+
+
 def small_training(words):
     """A few campaigns; one that is resumed keeps its settings."""
     return [*words, "--steps", 2 * STEPS] if "--resume" in words else [*words, *TRAINING]
@@ -90,7 +95,7 @@ def as_it_is(words):
 
 RULES = {
     ("run",): small_run,
-    ("sweep",): lambda words: [*words, *SMALL],
+    ("sweep",): small_sweep,
     ("train",): small_training,
     ("replay", "ipinyou"): as_it_is,
     ("data", "describe"): short_log,
@@ -145,6 +150,7 @@ FILES = {  # a word of a line -> the file it reads, and what makes it
     "examples/custom_agent.py:SteadyAgent": ("examples", copy_examples),
     "my_agent.py:MyAgent": ("my_agent.py", lambda path: path.write_text(AGENT)),
     "examples/budget_sweep.toml": ("examples", copy_examples),
+    "examples/search.toml": ("examples", copy_examples),
     "cascade_log.txt.gz": ("cascade_log.txt.gz", write_clicks),
     "trace.txt.gz": ("trace.txt.gz", write_purchases),
     "sb3:results/ppo": ("results/ppo", train_policy),
