@@ -29,6 +29,7 @@ RESAMPLES = 4_000
 FEWEST = 5  # values that are resampled
 BOOTSTRAP_STREAM = 104  # of rng: apart from every stream of a world
 _BLOCK = 1 << 20  # resampled values at a time
+_COLUMNS = 8  # at a time: their resampled means stay in the cache
 
 Campaign = tuple[int, int]
 """Structure and seed."""
@@ -84,15 +85,20 @@ def _columns(values: FloatArray) -> Band:
 def _expanded_half_widths(deviations: FloatArray) -> FloatArray:
     """Of symmetric expanded percentile intervals, of deviations (n, quantities) from the means."""
     size = len(deviations)
-    rows = max(_BLOCK // size, 1)
-    blocks = [
-        deviations.T @ _shares(size, start, min(rows, RESAMPLES - start)).T
-        for start in range(0, RESAMPLES, rows)
-    ]
     # Hesterberg (2015), section 4.3.3: alpha' / 2 = Phi(-sqrt(n / (n - 1)) t(1 - alpha / 2, n - 1))
     far = np.sqrt(size / (size - 1)) * stats.t.ppf(0.5 + CONFIDENCE / 2, size - 1)
-    # A column with a value that is not finite has no interval, and numpy says so by NaN.
-    return np.quantile(np.abs(np.hstack(blocks)), 1 - 2 * special.ndtr(-far), axis=1)
+    share = 1 - 2 * special.ndtr(-far)
+    halves = []
+    for first in range(0, deviations.shape[1], _COLUMNS):
+        some = deviations[:, first : first + _COLUMNS].T
+        means = np.empty((len(some), RESAMPLES))
+        rows = max(_BLOCK // size, 1)
+        for start in range(0, RESAMPLES, rows):
+            count = min(rows, RESAMPLES - start)
+            means[:, start : start + count] = some @ _shares(size, start, count).T
+        # A column with a value that is not finite has no interval, and numpy says so by NaN.
+        halves.append(np.quantile(np.abs(means, out=means), share, axis=1))
+    return np.concatenate(halves)
 
 
 @lru_cache(maxsize=8)
