@@ -47,7 +47,7 @@ def key_title(key: str) -> str:
     """A key of the scenario with the first sentence of its description, which says the unit."""
     fields: Any = WorldConfig.model_fields
     about = ""
-    for part in key.split("."):
+    for part in key.removeprefix("world.").split("."):
         if part not in fields:
             return key
         about = fields[part].description or ""
@@ -145,7 +145,7 @@ def map_charts(played: Played, rows: IntArray, random_axes: frozenset[str]) -> I
         yield from _lines_over(played, rows, axis, values, joined=axis not in drawn)
 
 
-def _levels(played: Played, rows: IntArray, axis: str) -> list[Any]:
+def levels_of(played: Played, rows: IntArray, axis: str) -> list[Any]:
     """Values of an axis, numbers in order."""
     found = list(dict.fromkeys(played.trials[axis].to_numpy()[rows].tolist()))
     return sorted(found) if all(isinstance(value, int | float) for value in found) else found
@@ -168,7 +168,7 @@ def _lines_over(
     played: Played, rows: IntArray, axis: str, values: FloatArray, *, joined: bool
 ) -> Iterator[Chart]:
     """A line, or dots, of each player."""
-    names, levels = list(names_of(played.players).values()), _levels(played, rows, axis)
+    names, levels = list(names_of(played.players).values()), levels_of(played, rows, axis)
     numeric = all(isinstance(value, int | float) and value == value for value in levels)
     x = np.array(levels if numeric else range(len(levels)), np.float64)
     log = numeric and x.min() > 0 and x.max() / x.min() >= _FAR
@@ -209,7 +209,7 @@ def _heat_maps(
 ) -> Iterator[Chart]:
     """A map of each player, on one scale of colours."""
     names = list(names_of(played.players).values())
-    levels = [_levels(played, rows, axis) for axis in axes]
+    levels = [levels_of(played, rows, axis) for axis in axes]
     x, y = (part.ravel() for part in np.meshgrid(*(np.arange(len(part)) for part in levels)))
     cells: dict[int, list[Band]] = {}
     for place, own in list(by_player(played, rows).items())[:_MOST_LINES]:

@@ -16,6 +16,7 @@ from scenarios import results
 from scenarios.curves import DELAY_EDGES, MONEY_EDGES, PROBABILITY_EDGES
 from scenarios.intervals import Band, bands
 from scenarios.results import WHO, Tables
+from scenarios.trial import DONE
 
 MOST_POINTS = 90  # of a line
 _BIN_COLUMNS = ("low", "count", "predicted", "observed")
@@ -53,7 +54,7 @@ def arrange(tables: Tables, axes: Sequence[str]) -> Played:
     """
     trials = tables.trials
     if "status" in trials:
-        trials = results.of(trials, "status", "done")
+        trials = results.of(trials, "status", DONE)
     trials = trials.reset_index(drop=True)
     axes = [axis for axis in axes if len(set(trials[axis].tolist())) > 1]
     players = trials[list(WHO)].drop_duplicates().to_numpy().tolist()
