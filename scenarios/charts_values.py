@@ -171,7 +171,7 @@ def _lines_over(
     names, levels = list(names_of(played.players).values()), levels_of(played, rows, axis)
     numeric = all(isinstance(value, int | float) and value == value for value in levels)
     x = np.array(levels if numeric else range(len(levels)), np.float64)
-    log = numeric and x.min() > 0 and x.max() / x.min() >= _FAR
+    log = numeric and bool(x.min() > 0 and x.max() / x.min() >= _FAR)
     found: dict[int, list[Band]] = {}
     for place, own in list(by_player(played, rows).items())[:_MOST_LINES]:
         parts = [_where(played, own, axis, level) for level in levels]
