@@ -1,5 +1,6 @@
 """Charts as PNG files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from scenarios.plots import (
     with_legend,
 )
 
-_COLOUR_MAP = "cividis"  # readable with colour-blindness, and in grey
+COLOUR_MAP = "cividis"  # readable with colour-blindness, and in grey
 _WIDTH = 7.2  # inches
 _CAPTION_LETTERS = 92  # of a line
 _MOST_CELLS = 150  # with their number in them
@@ -132,7 +133,7 @@ def _heat(ax: Axes, chart: Chart, series: Series) -> None:
     cells = np.full((len(chart.y.labels), len(chart.x.labels)), np.nan)
     cells[series.y.astype(int), series.x.astype(int)] = series.z
     low, high = chart.z_range or (float(np.nanmin(cells)), float(np.nanmax(cells)))
-    image = ax.imshow(cells, cmap=_COLOUR_MAP, vmin=low, vmax=high, aspect="auto", origin="lower")
+    image = ax.imshow(cells, cmap=COLOUR_MAP, vmin=low, vmax=high, aspect="auto", origin="lower")
     ax.set_xlim(-0.5, cells.shape[1] - 0.5)
     ax.set_ylim(-0.5, cells.shape[0] - 0.5)
     bar = ax.figure.colorbar(image, ax=ax, format=PLAIN_NUMBERS)
@@ -140,15 +141,22 @@ def _heat(ax: Axes, chart: Chart, series: Series) -> None:
     bar.ax.tick_params(labelsize=SMALL_SIZE, color=GREY)
     if cells.size > _MOST_CELLS:
         return
-    scale = mpl.colormaps[_COLOUR_MAP]
+    scale = mpl.colormaps[COLOUR_MAP]
     for x, y, value in zip(series.x, series.y, series.z, strict=True):
         if np.isfinite(value):
             shade = scale((value - low) / (high - low) if high > low else 0.5)
-            dark = float(np.dot(shade[:3], (0.2126, 0.7152, 0.0722))) < 0.45
             style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": SMALL_SIZE}
-            ax.text(float(x), float(y), number(value), color="white" if dark else INK, **style)
+            ax.text(
+                float(x), float(y), number(value), color="white" if is_dark(shade) else INK, **style
+            )
 
 
 def number(value: float) -> str:
     """Four digits, or all before the point."""
     return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.4g}"
+
+
+def is_dark(colour: Sequence[float]) -> bool:
+    """Whether text on a colour (RGB, 0 to 1) has to be white."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
+    return float(np.dot(linear, (0.2126, 0.7152, 0.0722))) < 0.18  # WCAG 2: equal contrasts

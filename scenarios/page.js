@@ -1,153 +1,107 @@
-"use strict";
-// Draws the charts of the chosen view, filters and sorts the table. All numbers come from the payload.
+// Shows the charts of the chosen view, filters and sorts the table. All numbers are in the payload.
 const payload = JSON.parse(document.getElementById("payload").textContent);
 const { palette, filters, views } = payload;
-const DASHES = ["solid", "dash", "dashdot", "dot"];
-const MARKERS = ["circle", "square", "triangle-up", "diamond"];
-const PRINT_WIDTH = 660; // pixels: within the margins of a sheet of A4 or letter paper
-const HEIGHT = 360, ROW = 27;
-const root = document.documentElement, holder = document.getElementById("figures");
+const root = document.documentElement, holder = document.getElementById("figures"), tip = document.getElementById("tip");
 const selects = filters.map((_, place) => document.getElementById("filter-" + place));
 const metric = document.getElementById("metric");
-const plots = new Map(); // id of a chart -> its element and width
-let printing = false;
+let figures = []; // on the page: { chart, svg, on, width, box }
 
-const css = (name) => getComputedStyle(root).getPropertyValue("--" + name).trim();
-const lookOf = (place) => palette.colours[place % palette.colours.length];
-const colourOf = (one) => (one.look < 0 ? css("ink") : lookOf(one.look));
-const faint = (colour) => colour + "33";
-const wrapped = (text, width) => {
-  const lines = [""];
-  for (const word of text.split(" ")) {
-    const last = lines[lines.length - 1];
-    if (last && (last + " " + word).length > width) lines.push(word);
-    else lines[lines.length - 1] = last ? last + " " + word : word;
-  }
-  return lines.map(escaped).join("<br>");
-};
-const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-
-function shown(value) {
-  if (value === null || value === undefined) return "–";
-  return Math.abs(value) >= 1000
-    ? Math.round(value).toLocaleString("en-US") : String(Number(value.toPrecision(4)));
-}
-const at = (axis, value) =>
-  axis.labels ? axis.labels[Math.round(value)] : shown(value);
-
-function hoverTexts(chart, one) {
-  return one.x.map((x, k) => {
-    const across = one.kind === "dots", heat = one.kind === "heat";
-    const value = heat ? one.z[k] : across ? x : one.y[k];
-    const ends = one.low && one.low[k] !== null && one.low[k] !== undefined
-      ? ` [${shown(one.low[k])}, ${shown(one.high[k])}]` : "";
-    const where = heat ? `${at(chart.x, x)}, ${at(chart.y, one.y[k])}`
-      : across ? at(chart.y, one.y[k]) : at(chart.x, x);
-    const note = one.notes ? `<br>${one.notes[k]}` : "";
-    return `<b>${escaped(one.name)}</b><br>${escaped(where)}: ${shown(value)}${ends}${note}`;
-  });
-}
-
-function tracesOf(chart) {
-  const traces = [];
-  chart.series.forEach((one, place) => {
-    const colour = colourOf(one), group = "g" + place;
-    const visible = one.hidden ? "legendonly" : true;
-    const base = {
-      name: escaped(one.name), legendgroup: group, visible, hoverinfo: "text", text: hoverTexts(chart, one),
-    };
-    if (one.kind === "heat") traces.push(heatTrace(chart, one));
-    else if (one.kind === "bars") {
-      const width = one.edges.slice(1).map((edge, k) => edge - one.edges[k]);
-      const pattern = place ? { shape: "/", size: 5, solidity: 0.25, fgcolor: css("card") } : { shape: "" };
-      traces.push({ ...base, type: "bar", x: one.edges.slice(0, -1), offset: 0, width, y: one.y, textposition: "none",
-        marker: { color: colour, pattern: { ...pattern, fillmode: "overlay" }, line: { width: 0.5, color: css("card") } } });
-    } else if (one.kind === "line") {
-      if (one.low) {
-        traces.push({ x: one.x.concat([...one.x].reverse()), y: one.high.concat([...one.low].reverse()), fill: "toself",
-          fillcolor: faint(colour), line: { width: 0 }, mode: "lines", hoverinfo: "skip", legendgroup: group,
-          showlegend: false, visible });
-      }
-      const few = one.x.length <= 12 && one.look >= 0;
-      traces.push({ ...base, type: "scatter", x: one.x, y: one.y, mode: few ? "lines+markers" : "lines",
-        marker: { symbol: MARKERS[one.line], size: 7 }, line: { color: colour, width: 2.2, dash: one.look < 0 ? "dot" : DASHES[one.line] } });
-    } else traces.push({ ...base, ...markTrace(one, colour) });
-  });
-  return traces;
-}
-
-function markTrace(one, colour) {
-  const middle = one.kind === "dots" ? one.x : one.y;
-  const size = one.size ? one.size.map((share) => 5 + 8 * share) : 9;
-  const symbol = MARKERS[one.line] + (one.filled === false ? "-open" : "");
-  const trace = { type: "scatter", mode: "markers", x: one.x, y: one.y,
-    marker: { color: colour, size, symbol, opacity: 1, line: { width: one.filled === false ? 2 : 0, color: colour } } };
-  if (one.low) {
-    trace[one.kind === "dots" ? "error_x" : "error_y"] = {
-      type: "data", symmetric: false, color: colour, thickness: 1.5, width: 3,
-      array: one.high.map((high, k) => (high === null ? 0 : high - middle[k])),
-      arrayminus: one.low.map((low, k) => (low === null ? 0 : middle[k] - low)) };
-  }
-  return trace;
-}
-
-function heatTrace(chart, one) {
-  const grid = () => chart.y.labels.map(() => chart.x.labels.map(() => null));
-  const z = grid(), text = grid(), inside = grid(), texts = hoverTexts(chart, one);
-  one.z.forEach((value, k) => {
-    z[one.y[k]][one.x[k]] = value;
-    text[one.y[k]][one.x[k]] = texts[k];
-    inside[one.y[k]][one.x[k]] = value === null ? "" : shown(value);
-  });
-  const few = one.z.length <= 150;
-  return { type: "heatmap", z, hovertext: text, hoverinfo: "text", text: inside, texttemplate: few ? "%{text}" : "",
-    colorscale: "Cividis", zmin: chart.z_range[0], zmax: chart.z_range[1], xgap: 1, ygap: 1,
-    colorbar: { title: { text: wrapped(chart.z_title, 40), side: "right", font: { size: 12 } }, thickness: 14, outlinewidth: 0 } };
-}
-
-function axisOf(axis, vertical) {
-  const made = { title: { text: wrapped(axis.title, vertical ? 42 : 70), font: { size: 12.5 }, standoff: 8 }, automargin: true,
-    gridcolor: css("grid"), linecolor: css("line"), zeroline: false, tickfont: { size: 11.5 }, tickformat: ",~r" };
-  if (axis.log) Object.assign(made, { type: "log", dtick: axis.ticks ? undefined : "D1", tickformat: "~g", exponentformat: "none" });
-  if (axis.log && !axis.ticks) Object.assign(made, { dtick: 1 });
-  if (axis.ticks) Object.assign(made, { tickvals: axis.ticks.map((t) => t[0]), ticktext: axis.ticks.map((t) => t[1]) });
-  if (axis.labels) {
-    const last = axis.labels.length - 1;
-    Object.assign(made, { tickvals: axis.labels.map((_, k) => k), ticktext: axis.labels.map(escaped), range: [-0.6, last + 0.6] });
-  }
+const HTML = (name, attributes = {}, text = "") => {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.textContent = text;
   return made;
-}
-
-function heightOf(chart) {
-  const dots = chart.series.some((one) => one.kind === "dots");
-  return dots ? Math.max(200, 110 + ROW * chart.y.labels.length) : HEIGHT;
-}
-
-function layoutOf(chart, width) {
-  const heat = chart.series.some((one) => one.kind === "heat");
-  const layout = { width, height: heightOf(chart), margin: { l: 20, r: 12, t: 8, b: 20 }, paper_bgcolor: "rgba(0,0,0,0)",
-    plot_bgcolor: "rgba(0,0,0,0)", font: { color: css("ink"), family: "system-ui, Segoe UI, Roboto, Arial, sans-serif", size: 12 },
-    xaxis: axisOf(chart.x, false), yaxis: axisOf(chart.y, true), barmode: "stack", bargap: 0, hovermode: "closest",
-    showlegend: !heat && chart.series.length > 1, hoverlabel: { align: "left" },
-    legend: { orientation: "h", x: 0, xanchor: "left", yref: "container", y: 0, yanchor: "bottom", font: { size: 12 } } };
-  if (heat) { layout.xaxis.showgrid = layout.yaxis.showgrid = false; }
-  if (chart.zero) layout.shapes = [{ type: "line", x0: 0, x1: 0, yref: "paper", y0: 0, y1: 1, line: { color: css("ink"), width: 1 } }];
-  return layout;
-}
+};
 
 function frameOf(chart) {
-  const figure = document.createElement("figure");
-  figure.id = "figure-" + chart.id;
-  figure.innerHTML = '<div class="head"><h3></h3><a class="png">PNG</a></div><figcaption></figcaption><div class="plot" role="img"></div>';
-  figure.querySelector("h3").textContent = chart.title;
-  figure.querySelector("figcaption").textContent = chart.caption;
-  const plot = figure.querySelector(".plot"), link = figure.querySelector("a");
-  plot.setAttribute("aria-label", `${chart.title}. ${chart.caption}`);
-  plot.style.minHeight = heightOf(chart) + "px";
-  if (payload.files.includes(chart.id)) link.href = chart.id + ".png";
-  else link.remove();
-  link.setAttribute("aria-label", `PNG of ${chart.title}, of all trials`);
-  return figure;
+  const figure = HTML("figure", { id: "figure-" + chart.id }), head = HTML("div", { class: "head" });
+  head.append(HTML("h3", {}, chart.title));
+  if (payload.files.includes(chart.id)) {
+    head.append(HTML("a", { class: "png", href: chart.id + ".png", "aria-label": `PNG of ${chart.title}, of all trials` }, "PNG"));
+  }
+  const svg = document.createElementNS(SVG, "svg");
+  const label = `${chart.title}. ${chart.caption} Arrow keys read the values.`;
+  for (const [key, value] of Object.entries({ role: "img", tabindex: "0", "aria-label": label })) svg.setAttribute(key, value);
+  const entry = { chart, svg, on: chart.series.map((one) => !one.hidden), figure };
+  figure.append(head, HTML("figcaption", {}, chart.caption), svg);
+  if (chart.z_title) figure.append(HTML("p", { class: "scale" }, `Colour: ${chart.z_title}`));
+  else if (chart.series.length > 1) figure.append(legendOf(entry));
+  listen(entry);
+  return entry;
+}
+
+function legendOf(entry) {
+  const list = HTML("ul", { class: "legend" });
+  entry.chart.series.forEach((one, place) => {
+    const button = HTML("button", { type: "button", "aria-pressed": String(entry.on[place]) });
+    const sample = node(button, "svg", { width: 30, height: 12, viewBox: "0 0 30 12", "aria-hidden": "true" });
+    sampleOf(sample, one, place);
+    button.append(one.name);
+    button.addEventListener("click", () => {
+      entry.on[place] = !entry.on[place];
+      button.setAttribute("aria-pressed", String(entry.on[place]));
+      drawFigure(entry);
+    });
+    const item = HTML("li");
+    item.append(button);
+    list.append(item);
+  });
+  return list;
+}
+
+function sampleOf(sample, one, place) {
+  const colour = colourOf(one, palette), dash = one.look < 0 ? DASHES[3] : DASHES[one.line];
+  if (one.kind === "bars") {
+    node(sample, "rect", { x: 4, y: 1, width: 22, height: 10, fill: colour });
+    if (place) for (const x of [9, 15, 21]) node(sample, "line", { x1: x - 3, x2: x + 3, y1: 11, y2: 1, stroke: "var(--card)", "stroke-width": 1.6 });
+    return;
+  }
+  if (one.kind === "line") node(sample, "line", { x1: 0, x2: 30, y1: 6, y2: 6, stroke: colour, class: "line", "stroke-dasharray": dash });
+  if (one.kind !== "line" || (one.look >= 0 && one.x.length <= 12)) {
+    node(sample, "path", { d: MARKS[one.line](4), transform: "translate(15,6)", stroke: colour, class: "mark", fill: one.filled === false ? "var(--card)" : colour });
+  }
+}
+
+function drawFigure(entry) {
+  entry.box = drawChart(entry.svg, entry.chart, entry.width, entry.on, palette);
+  entry.spots = undefined; // found when they are asked for
+  tip.hidden = true;
+}
+
+function redraw() {
+  const widths = figures.map(({ svg }) => Math.max(Math.round(svg.getBoundingClientRect().width), 280)); // read before anything is drawn
+  figures.forEach((entry, k) => { entry.width = widths[k]; drawFigure(entry); });
+}
+
+function listen(entry) {
+  const spots = () => (entry.spots ??= spotsOf(entry.chart, entry.box, entry.on));
+  entry.svg.addEventListener("pointermove", (event) => {
+    const area = entry.svg.getBoundingClientRect(), ratio = entry.width / area.width;
+    const [x, y] = [(event.clientX - area.left) * ratio, (event.clientY - area.top) * ratio];
+    const heat = entry.chart.series.some((one) => one.kind === "heat");
+    const far = (spot) => Math.hypot(spot.x - x, spot.y - y);
+    const near = spots().reduce((best, spot) => (!best || far(spot) < far(best) ? spot : best), null);
+    if (near && far(near) < (heat ? 200 : 60)) tell(entry, near);
+    else tip.hidden = true;
+  });
+  entry.svg.addEventListener("pointerleave", () => { tip.hidden = true; });
+  entry.svg.addEventListener("blur", () => { tip.hidden = true; });
+  entry.svg.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    if (!step || !spots().length) return;
+    event.preventDefault();
+    entry.cursor = ((entry.cursor ?? (step > 0 ? -1 : 0)) + step + spots().length) % spots().length;
+    tell(entry, spots()[entry.cursor]);
+  });
+}
+
+function tell(entry, spot) {
+  const [name, words] = wordsOf(entry.chart, spot), area = entry.svg.getBoundingClientRect(), ratio = area.width / entry.width;
+  tip.replaceChildren(HTML("b", {}, name), HTML("br"), words);
+  tip.hidden = false;
+  const left = area.left + spot.x * ratio + 12, room = innerWidth - tip.offsetWidth - 8;
+  tip.style.left = `${Math.max(4, Math.min(left, room))}px`;
+  tip.style.top = `${Math.max(4, area.top + spot.y * ratio - tip.offsetHeight - 10)}px`;
 }
 
 const chosen = () => selects.map((select) => Number(select.value));
@@ -155,20 +109,10 @@ const chartsOf = (places) =>
   (views[places.join(",")] || []).filter((chart) => !chart.metric || !metric || chart.metric === metric.value);
 
 function draw() {
-  const charts = chartsOf(chosen());
-  holder.replaceChildren(...charts.map(frameOf));
-  if (!charts.length) holder.textContent = "No trials of this choice.";
-  plots.clear();
-  for (const chart of charts) plots.set(chart.id, chart);
+  figures = chartsOf(chosen()).map(frameOf);
+  holder.replaceChildren(...figures.map(({ figure }) => figure));
+  if (!figures.length) holder.textContent = "No trials of this choice.";
   redraw();
-}
-
-function redraw() {
-  const elements = [...plots].map(([id, chart]) => [document.querySelector(`#${CSS.escape("figure-" + id)} .plot`), chart]);
-  const widths = elements.map(([element]) => (printing ? PRINT_WIDTH : element.clientWidth)); // read before anything is drawn
-  elements.forEach(([element, chart], k) => {
-    Plotly.react(element, tracesOf(chart), layoutOf(chart, widths[k]), { displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] });
-  });
 }
 
 function filterTable() {
@@ -210,10 +154,8 @@ document.getElementById("filters").addEventListener("submit", (event) => event.p
 for (const header of document.querySelectorAll("#board th")) {
   header.querySelector("button").addEventListener("click", () => sortBy(header));
 }
-const dark = matchMedia("(prefers-color-scheme: dark)");
-const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : dark.matches);
-document.getElementById("theme").addEventListener("click", () => { root.dataset.theme = isDark() ? "light" : "dark"; redraw(); });
-dark.addEventListener("change", redraw);
+const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches);
+document.getElementById("theme").addEventListener("click", () => { root.dataset.theme = isDark() ? "light" : "dark"; });
 for (const button of document.querySelectorAll("button[data-copy]")) {
   button.addEventListener("click", async () => {
     const text = document.getElementById(button.dataset.copy).textContent;
@@ -225,10 +167,11 @@ for (const button of document.querySelectorAll("button[data-copy]")) {
     setTimeout(() => { button.textContent = "copy"; }, 1500);
   });
 }
-let theme, resized;
-addEventListener("beforeprint", () => { theme = root.dataset.theme; root.dataset.theme = "light"; printing = true; redraw(); });
-addEventListener("afterprint", () => { if (theme) root.dataset.theme = theme; else delete root.dataset.theme; printing = false; redraw(); });
-addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(() => { if (!printing) redraw(); }, 120); });
+let resized;
+addEventListener("resize", () => {
+  clearTimeout(resized);
+  resized = setTimeout(() => { if (!matchMedia("print").matches) redraw(); }, 120); // on paper figures are scaled
+});
 filterTable();
 draw();
 root.dataset.drawn = String(Math.round(performance.now())); // milliseconds since the page was asked for

@@ -1,7 +1,7 @@
 """The page of a report: one HTML file with its data, styles and scripts, which needs no network.
 
-plotly.js draws the charts. Its file comes with the Python package, which makes the page
-self-contained; nothing else of plotly is used.
+The charts are drawn by `figure.js`: a charting library of several megabytes takes longer to load
+than all figures take to be drawn.
 """
 
 import html
@@ -13,10 +13,14 @@ from importlib import resources
 from string import Template
 from typing import Any, NamedTuple
 
+import matplotlib as mpl
+import numpy as np
 import pandas as pd
+from matplotlib.colors import to_hex
 
 from scenarios import console
 from scenarios.chart import as_json
+from scenarios.chart_png import COLOUR_MAP, is_dark
 from scenarios.charts_values import METRICS
 from scenarios.palette import COLOURS
 from scenarios.played import Played, plain
@@ -24,7 +28,7 @@ from scenarios.results import of
 from scenarios.trial import FAILED
 from scenarios.views import MOST_VALUES, Views, compact, place_of, rival_of
 
-_NEEDS = 'the report needs plotly: pip install "adsim[report]"'
+_RAMP = 64  # colours of cells
 _MOST_FAILED = 50  # whose tracebacks are shown
 Row = Mapping[str, Any]
 
@@ -57,17 +61,12 @@ COLUMNS = (
 )
 
 
-def plotly_source() -> str:
-    """plotly.js.
-
-    Raises:
-        ValueError: the package is not installed.
-    """
-    try:
-        from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise ValueError(_NEEDS) from error
-    return get_plotlyjs()
+def ramp() -> list[tuple[str, str]]:
+    """Colours of cells from the lowest to the highest, and of the text on them."""
+    return [
+        (to_hex(colour), "#ffffff" if is_dark(colour) else "#222222")
+        for colour in mpl.colormaps[COLOUR_MAP](np.linspace(0.0, 1.0, _RAMP))
+    ]
 
 
 def render(
@@ -92,7 +91,7 @@ def render(
     payload = {
         "filters": [{"column": one.column, "labels": one.labels} for one in views.filters],
         "combined": views.combined,
-        "palette": {"colours": COLOURS},
+        "palette": {"colours": COLOURS, "ramp": ramp()},
         "files": list(files),
         "views": {
             ",".join(map(str, choice)): [as_json(chart) for chart in charts]
@@ -110,7 +109,7 @@ def render(
         "reproduce": _reproduce(about),
         # "</script>" would end the element; "\/" is "/" in JSON.
         "payload": compact(payload).replace("</", "<\\/"),
-        "plotly": plotly_source(),
+        "figure": _file("figure.js"),
     }
     return Template(_file("page.html")).substitute(parts)
 
@@ -145,7 +144,7 @@ def _about(trials: pd.DataFrame, about: Mapping[str, Any]) -> str:
         "commit": (about.get("git") or "")[:12],
     }
     items = [
-        f"<div><dt>{name}</dt><dd{' class=bad' * (name == 'failed')}>{html.escape(value)}</dd></div>"
+        f'<div class="{name}"><dt>{name}</dt><dd>{html.escape(value)}</dd></div>'
         for name, value in facts.items()
         if value
     ]

@@ -9,7 +9,7 @@ from scenarios import console, results
 from scenarios.chart import Chart
 from scenarios.charts_values import METRICS
 from scenarios.commands import make_folder
-from scenarios.page import plotly_source, render, title_of
+from scenarios.page import render, title_of
 from scenarios.played import Played, arrange
 from scenarios.views import Views, make_views
 
@@ -25,10 +25,9 @@ def report_command(
 
     Raises:
         FileNotFoundError: the folder holds no results.
-        ValueError: plotly is not installed, or `out` cannot be written to.
+        ValueError: `out` cannot be written to.
     """
     tables, about = results.load(folder), results.load_about(folder)
-    plotly_source()
     target = make_folder(out or folder / FOLDER)
     played = arrange(tables, about.get("axes") or [])
     views, board = Views((), True, {(): ()}), list[dict[str, Any]]()
