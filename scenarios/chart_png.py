@@ -31,6 +31,14 @@ _CAPTION_LETTERS = 92  # of a line
 _MOST_CELLS = 150  # with their number in them
 
 
+class _LogTicks(LogLocator):
+    """Powers of ten, with 2 and 5 between them where there are few."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        self.set_params(subs=(1.0, 2.0, 5.0) if vmax < 160 * vmin else (1.0,), numticks=12)
+        return super().tick_values(vmin, vmax)
+
+
 def draw(chart: Chart) -> Figure:
     """The chart as a figure."""
     rows = len(chart.y.labels)
@@ -67,7 +75,7 @@ def _scale(ax: Axes, direction: str, axis: Axis) -> None:
     scaled = ax.xaxis if direction == "x" else ax.yaxis
     if axis.log:
         (ax.set_xscale if direction == "x" else ax.set_yscale)("log")
-        scaled.set_major_locator(LogLocator(subs=(1.0,), numticks=12))
+        scaled.set_major_locator(_LogTicks())
         scaled.set_minor_locator(NullLocator())
         scaled.set_major_formatter(PLAIN_NUMBERS)
     if axis.ticks:

@@ -95,18 +95,25 @@ def net_value_chart(played: Played, rows: IntArray) -> Chart:
 
 
 def calibration_charts(played: Played, rows: IntArray) -> Iterator[Chart]:
-    """Observed against predicted means by bins of the prediction, a chart per target."""
-    names = list(names_of(played.players).values())
+    """Observed against predicted means by bins of the prediction, a chart per target.
+
+    A series per stack of estimates, of all agents that bid on it.
+    """
+    stacks = list(dict.fromkeys(estimates for _, estimates in played.players))
+    groups: dict[int, list[IntArray]] = {}
+    for place, own in by_player(played, rows).items():
+        groups.setdefault(stacks.index(played.players[place][1]), []).append(own)
     for target, (about, unit) in _TARGETS.items():
         found = played.bins.get((CALIBRATION, target))
         if found is None:
             continue
         least_of = found.counts if target in ("gmv", "net_gmv") else found.predicted
         series = []
-        for place, own in list(by_player(played, rows).items())[:_MOST_LINES]:
+        for look, parts in list(groups.items())[:_MOST_LINES]:
+            own = np.concatenate(parts)
             one = _calibration(played, own, found, least_of[:, own].sum(axis=1))
             if one is not None:
-                series.append(one._replace(name=names[place], look=place))
+                series.append(one._replace(name=stacks[look], look=look))
         if not series:
             continue
         ends = np.concatenate([part for one in series for part in (one.x, one.y)])
@@ -116,7 +123,7 @@ def calibration_charts(played: Played, rows: IntArray) -> Iterator[Chart]:
             f"calibration_{target}",
             f"Calibration of the {about}",
             "Means of bins of the prediction at the bid, over what was won, with 95 % intervals "
-            "over campaigns; larger marks hold more labels.",
+            "over campaigns (cut at a tenth); larger marks hold more labels.",
             Axis(f"predicted, {unit} (log scale)", log=True),
             Axis(f"observed, {unit} (log scale)", log=True),
             tuple(series),

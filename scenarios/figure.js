@@ -86,7 +86,7 @@ function evenTicks(low, high) {
 }
 
 function logTicks(low, high) {
-  const factors = high - low < 1.6 ? [1, 2, 5] : [1], skip = Math.ceil((high - low) / 7), ticks = [];
+  const factors = high - low < 2.2 ? [1, 2, 5] : [1], skip = Math.ceil((high - low) / 7), ticks = [];
   for (let power = Math.floor(low); power <= high; power += 1) {
     if (power % skip) continue;
     for (const factor of factors) {
@@ -205,7 +205,7 @@ function drawHeat(svg, group, chart, one, box, ramp) {
     if (!finite(value)) return;
     const [x, y] = [place.x(one.x[k]), place.y(one.y[k])], [fill, ink] = colourAt(chart, value, ramp);
     node(group, "rect", { x: x - w / 2 + 0.5, y: y - h / 2 + 0.5, width: w - 1, height: h - 1, fill });
-    if (!many && w > widthOf(shown(value)) + 2) node(group, "text", { x, y: y + 4, "text-anchor": "middle", fill: ink, class: "cell" }, shown(value));
+    if (!many && w > widthOf(shown(value)) + 2) node(group, "text", { x, y: y + 4, "text-anchor": "middle", style: `fill:${ink}` }, shown(value));
   });
   const steps = ramp.length, from = right + 12, each = (bottom - top) / steps;
   ramp.forEach(([fill], k) => node(group, "rect", { x: from, y: bottom - (k + 1) * each, width: 12, height: each + 0.5, fill }));

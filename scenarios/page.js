@@ -14,7 +14,8 @@ const HTML = (name, attributes = {}, text = "") => {
 };
 
 function frameOf(chart) {
-  const figure = HTML("figure", { id: "figure-" + chart.id }), head = HTML("div", { class: "head" });
+  const tall = (chart.y.labels || []).length > 14 ? "tall" : "";
+  const figure = HTML("figure", { id: "figure-" + chart.id, class: tall }), head = HTML("div", { class: "head" });
   head.append(HTML("h3", {}, chart.title));
   if (payload.files.includes(chart.id)) {
     head.append(HTML("a", { class: "png", href: chart.id + ".png", "aria-label": `PNG of ${chart.title}, of all trials` }, "PNG"));

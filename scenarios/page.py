@@ -42,6 +42,7 @@ class Column(NamedTuple):
     digits: int = 0
     scale: float = 1.0
     unit: str = ""
+    extra: bool = False  # not on paper
 
 
 COLUMNS = (
@@ -52,12 +53,12 @@ COLUMNS = (
     Column("of hindsight", "share_of_hindsight", digits=1, scale=100.0, unit=" %"),
     Column("spend", "spend"),
     Column("net ROAS", "net_roas", digits=2),
-    Column("wins", "wins"),
-    Column("clicks", "clicks", digits=1),
-    Column("purchases", "purchases", digits=1),
-    Column("refunds", "refunds", digits=1),
+    Column("wins", "wins", extra=True),
+    Column("clicks", "clicks", digits=1, extra=True),
+    Column("purchases", "purchases", digits=1, extra=True),
+    Column("refunds", "refunds", digits=1, extra=True),
     Column("seeds", "seeds"),
-    Column("structures", "structures"),
+    Column("structures", "structures", extra=True),
 )
 
 
@@ -202,7 +203,8 @@ def _leaderboard(played: Played | None, views: Views, board: Sequence[Row]) -> s
     for one in COLUMNS:
         sort = ' aria-sort="descending"' if one is COLUMNS[0] else ""
         title = html.escape(one.title.format(rival=rival))
-        head.append(f'<th scope="col"{sort}><button type="button">{title}</button></th>')
+        extra = ' class="extra"' * one.extra
+        head.append(f'<th scope="col"{extra}{sort}><button type="button">{title}</button></th>')
     lines = []
     for row in sorted(board, key=lambda row: -row["expected_net_value"]):
         at = ",".join(map(str, place_of(views.filters, row)))
@@ -232,10 +234,11 @@ def _cell(column: Column, row: Row) -> str:
     value = column.scale * row[column.mean]
     ends = [row[f"{column.ends}_{end}"] for end in ("low", "high")] if column.ends else []
     itself = "diff" in column.mean and not any([value, *ends])
+    extra = ' class="extra"' * column.extra
     if itself or not math.isfinite(value):
-        return '<td data-v="">–</td>'
+        return f'<td{extra} data-v="">–</td>'
     shown = console.with_interval(value, *ends) if ends else console.number(value, column.digits)
-    return f'<td data-v="{value:.8g}">{shown}{column.unit}</td>'
+    return f'<td{extra} data-v="{value:.8g}">{shown}{column.unit}</td>'
 
 
 def _failed_rows(trials: pd.DataFrame) -> list[dict[Any, Any]]:

@@ -27,7 +27,7 @@ from scenarios.played import Played, plain
 from scenarios.results import WHO
 
 MOST_VIEWS = 256
-MOST_BYTES = 2_500_000  # of all views
+MOST_BYTES = 6_000_000  # of all views
 MOST_VALUES = 16  # of an axis that can be filtered
 ALL = -1
 
