@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from adsim.types import FloatArray
+from scenarios.palette import look_of
 
 Kind = Literal["line", "points", "dots", "bars", "heat"]
 REFERENCE = -1
@@ -42,11 +43,9 @@ class Series(NamedTuple):
     z: FloatArray | None = None  # (N,) of cells
     edges: FloatArray | None = None  # (N + 1,) of bars
     look: int = 0  # place in the palette, or `REFERENCE`
-    turn: int | None = None  # place among lines and markers, if not that of the look
     notes: tuple[str, ...] = ()  # (N,) for who points at a value
     size: FloatArray | None = None  # (N,) of markers, 0 to 1
     filled: bool = True  # markers
-    hidden: bool = False  # until it is asked for in the legend
 
 
 class Chart(NamedTuple):
@@ -62,14 +61,11 @@ class Chart(NamedTuple):
     z_title: str = ""  # of the colours of cells, with the unit
     z_range: tuple[float, float] | None = None
     zero: bool = False  # a line at x = 0
-    wide: bool = False  # takes the width of the page
 
 
 def line_of(series: Series) -> int:
     """Place of its line and marker in the palette."""
-    from scenarios.palette import look_of
-
-    return look_of(max(series.look, 0))[1] if series.turn is None else series.turn
+    return look_of(max(series.look, 0))[1]
 
 
 def as_json(chart: Chart) -> dict[str, Any]:

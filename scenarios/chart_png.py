@@ -57,8 +57,7 @@ def draw(chart: Chart) -> Figure:
             case "bars":
                 floor = _bars(ax, series, floor)
             case _:
-                if not series.hidden:
-                    _marks(ax, series)
+                _marks(ax, series)
     if any(series.kind == "heat" for series in chart.series):
         ax.grid(False)
     elif len(chart.series) > 1:

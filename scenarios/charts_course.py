@@ -70,23 +70,20 @@ def _line(
 
 
 def net_value_chart(played: Played, rows: IntArray) -> Chart:
-    """Net value as seen, as matured, and as finally realised; of the first player at first."""
+    """Net value of the first player as seen, as matured, and as finally realised."""
     kinds = {"finally realised": "realised", "seen so far (cash)": "seen", "matured": "matured"}
-    groups = list(by_player(played, rows).items())[:_MOST_LINES]
-    names, series = list(names_of(played.players).values()), []
-    for place, own in groups:
-        for look, (kind, path) in enumerate(kinds.items()):
-            mean, low, high = band(played, own, played.paths[path])
-            name = kind if len(groups) == 1 else f"{names[place]}: {kind}"
-            if kind != "seen so far (cash)":  # three bands hide each other
-                low = high = np.full(mean.shape, np.nan)
-            line = _line(name, played.days, mean, low, high, look=look)
-            series.append(line._replace(turn=place % 4 if place else None, hidden=bool(place)))
-    whose = f" of {names[groups[0][0]]}" if len(groups) > 1 else ""
-    others = " Others: choose in the legend, or filter." if len(groups) > 1 else ""
+    groups = by_player(played, rows)
+    (place, own), *others = groups.items()
+    series = []
+    for look, (name, path) in enumerate(kinds.items()):
+        mean, low, high = band(played, own, played.paths[path])
+        if path != "seen":  # three bands hide each other
+            low = high = np.full(mean.shape, np.nan)
+        series.append(_line(name, played.days, mean, low, high, look=look))
+    whose = f" of {list(names_of(played.players).values())[place]}" if others else ""
     caption = (
         "Means over campaigns; band: 95 % interval of cash. Matured: refund windows have closed. "
-        f"The last tick settles what is pending.{others}"
+        f"The last tick settles what is pending.{' Others: filter.' if others else ''}"
     )
     return Chart(
         *("net_value", f"Net value{whose}: cash, matured, realised", caption),

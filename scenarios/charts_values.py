@@ -111,12 +111,17 @@ def _finite(low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArray] 
 def differences_chart(
     played: Played, rows: Sequence[Mapping[str, Any]], rival: str
 ) -> Chart | None:
-    """Paired differences of expected net value to the first player, or point."""
-    chosen = [row for row in rows if row["expected_diff_low"] or row["expected_diff_high"]]
-    best = sorted(chosen, key=lambda row: -row["expected_diff"])[:MOST_ROWS]
+    """Paired differences of expected net value to the first player, or point.
+
+    Args:
+        played: trials.
+        rows: of `results.leaderboard`, compared with somebody.
+        rival: in words.
+    """
+    best = sorted(rows, key=lambda row: -row["expected_diff"])[:MOST_ROWS]
     if not best:
         return None
-    more = f" The best {MOST_ROWS} of {len(chosen)} rows." if len(chosen) > len(best) else ""
+    more = f" The best {MOST_ROWS} of {len(rows)} rows." if len(rows) > len(best) else ""
     columns = ("expected_diff", "expected_diff_low", "expected_diff_high")
     labels = tuple(name_of(played, row) for row in reversed(best))
     return Chart(

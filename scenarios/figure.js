@@ -22,11 +22,11 @@ function shown(value) {
   return text.replace("-", "\u2212");
 }
 
-function fitted(text, width) { // cut where there is no room
-  if (widthOf(text) <= width) return text;
-  let kept = text;
-  while (kept.length > 1 && widthOf(kept + "…") > width) kept = kept.slice(0, -1);
-  return kept + "…";
+function fitted(text, width) { // cut in the middle where there is no room: ends tell names apart
+  let [front, back] = [Math.ceil(text.length / 2), Math.floor(text.length / 2)];
+  const kept = () => (front + back < text.length ? `${text.slice(0, front)}…${text.slice(text.length - back)}` : text);
+  while (front > 1 && widthOf(kept()) > width) { if (front > back) front -= 1; else back -= 1; }
+  return kept();
 }
 
 function wrapped(text, width) {
@@ -104,7 +104,7 @@ function layoutOf(chart, width, on) {
   const scale = { x: scaleOf(chart.x, spanOf(chart, "x", on)), y: scaleOf(chart.y, spanOf(chart, "y", on)) };
   const widest = Math.max(0, ...scale.y.ticks.map(([, name]) => widthOf(name)));
   const height = dots ? Math.max(170, 64 + ROW * chart.y.labels.length) : HEIGHT;
-  const titles = { x: wrapped(chart.x.title, width - 80), y: chart.y.title ? wrapped(chart.y.title, height - 70) : [] };
+  const titles = { x: wrapped(chart.x.title, width - 20), y: chart.y.title ? wrapped(chart.y.title, height - 70) : [] };
   const room = Math.min(widest, 0.42 * width);
   const left = 6 + titles.y.length * (FONT + 3) + room + GAP, right = width - (heat ? 74 : 14);
   const top = 8, bottom = height - 22 - titles.x.length * (FONT + 3);
@@ -132,8 +132,10 @@ function drawAxes(svg, chart, box) {
     if (text.textContent !== name) node(text, "title", {}, name);
   }
   node(axes, "path", { d: `M${left},${top}V${bottom}H${right}`, class: "frame" });
+  const longest = Math.max(...box.titles.x.map(widthOf)) / 2 + 4; // below the axis, but within the figure
+  const middle = Math.max(longest, Math.min((left + right) / 2, box.width - longest));
   box.titles.x.forEach((line, k) => node(axes, "text",
-    { x: (left + right) / 2, y: bottom + 22 + (k + 1) * (FONT + 2), "text-anchor": "middle", class: "name" }, line));
+    { x: middle, y: bottom + 22 + (k + 1) * (FONT + 2), "text-anchor": "middle", class: "name" }, line));
   box.titles.y.forEach((line, k) => node(axes, "text",
     { transform: `translate(${12 + k * (FONT + 3)},${(top + bottom) / 2}) rotate(-90)`, "text-anchor": "middle", class: "name" }, line));
   if (chart.zero) node(axes, "line", { x1: place.x(0), x2: place.x(0), y1: top, y2: bottom, class: "zero" });

@@ -23,7 +23,7 @@ function frameOf(chart) {
   const svg = document.createElementNS(SVG, "svg");
   const label = `${chart.title}. ${chart.caption} Arrow keys read the values.`;
   for (const [key, value] of Object.entries({ role: "img", tabindex: "0", "aria-label": label })) svg.setAttribute(key, value);
-  const entry = { chart, svg, on: chart.series.map((one) => !one.hidden), figure };
+  const entry = { chart, svg, on: chart.series.map(() => true), figure };
   figure.append(head, HTML("figcaption", {}, chart.caption), svg);
   if (chart.z_title) figure.append(HTML("p", { class: "scale" }, `Colour: ${chart.z_title}`));
   else if (chart.series.length > 1) figure.append(legendOf(entry));

@@ -23,7 +23,7 @@ from scenarios.chart import as_json
 from scenarios.chart_png import COLOUR_MAP, is_dark
 from scenarios.charts_values import METRICS
 from scenarios.palette import COLOURS
-from scenarios.played import Played, plain
+from scenarios.played import Played, compared, plain
 from scenarios.results import of
 from scenarios.trial import FAILED
 from scenarios.views import MOST_VALUES, Views, compact, place_of, rival_of
@@ -47,9 +47,9 @@ class Column(NamedTuple):
 
 COLUMNS = (
     Column("expected net value", "expected_net_value", "expected"),
-    Column("expected, against {rival}", "expected_diff", "expected_diff"),
+    Column("expected, vs {rival}", "expected_diff", "expected_diff"),
     Column("realised net value", "net_value", "ci"),
-    Column("realised, against {rival}", "diff", "diff"),
+    Column("realised, vs {rival}", "diff", "diff"),
     Column("of hindsight", "share_of_hindsight", digits=1, scale=100.0, unit=" %"),
     Column("spend", "spend"),
     Column("net ROAS", "net_roas", digits=2),
@@ -195,7 +195,7 @@ def _leaderboard(played: Played | None, views: Views, board: Sequence[Row]) -> s
     """The table, best first; each row says which filters it passes."""
     if played is None or not board:
         return '<p class="note">No trial has finished.</p>'
-    rival = rival_of(played)
+    rival, others = rival_of(played), [id(row) for row in compared(played, board)]
     head = [
         f'<th class="text" scope="col"><button type="button">{html.escape(name)}</button></th>'
         for name in (*played.axes, "agent", "estimates")
@@ -209,7 +209,7 @@ def _leaderboard(played: Played | None, views: Views, board: Sequence[Row]) -> s
     for row in sorted(board, key=lambda row: -row["expected_net_value"]):
         at = ",".join(map(str, place_of(views.filters, row)))
         names = [_text_cell(row[name]) for name in (*played.axes, "agent", "estimates")]
-        cells = [_cell(one, row) for one in COLUMNS]
+        cells = [_cell(one, row, alone=id(row) not in others) for one in COLUMNS]
         lines.append(f'<tr data-at="{at}">{"".join([*names, *cells])}</tr>')
     over = "structures" if len(set(played.structure.tolist())) > 1 else "seeds"
     note = (
@@ -229,13 +229,12 @@ def _text_cell(value: Any) -> str:
     return f'<td class="text" data-v="{html.escape(str(value))}">{shown}</td>'
 
 
-def _cell(column: Column, row: Row) -> str:
-    """A mean with its interval; empty where a row is compared with itself."""
+def _cell(column: Column, row: Row, *, alone: bool) -> str:
+    """A mean with its interval; no difference where there is nothing to compare with."""
     value = column.scale * row[column.mean]
     ends = [row[f"{column.ends}_{end}"] for end in ("low", "high")] if column.ends else []
-    itself = "diff" in column.mean and not any([value, *ends])
     extra = ' class="extra"' * column.extra
-    if itself or not math.isfinite(value):
+    if (alone and column.mean.endswith("diff")) or not math.isfinite(value):
         return f'<td{extra} data-v="">–</td>'
     shown = console.with_interval(value, *ends) if ends else console.number(value, column.digits)
     return f'<td{extra} data-v="{value:.8g}">{shown}{column.unit}</td>'
@@ -252,7 +251,7 @@ def _failed(trials: pd.DataFrame) -> str:
         return ""
     parts = []
     for row in failed[:_MOST_FAILED]:
-        names = [name for name in row if name not in ("status", "error", "trial")]
+        names = [name for name in row if name not in ("status", "error", "trial", "scenario")]
         labels = [f"{n} {plain(row[n])}" for n in names[: names.index("seed") + 1]]
         error = str(row["error"]).strip()
         last = error.splitlines()[-1] if error else "no traceback"
@@ -279,9 +278,7 @@ def _reproduce(about: Mapping[str, Any]) -> str:
         '<div class="command"><pre id="command">' + html.escape(command) + "</pre>"
         '<button type="button" class="control" data-copy="command">copy</button></div>'
     ]
-    parts.append(
-        '<p class="note">With this version and commit, the same results to the last digit.</p>'
-    )
+    parts.append('<p class="note">Configuration, seeds and version determine the results.</p>')
     for key, name in (("sweep", "sweep file"), ("scenario", "scenario, all keys resolved")):
         if about.get(key):
             text = html.escape(json.dumps(about[key], indent=2, ensure_ascii=False))

@@ -5,7 +5,7 @@ over the points of a sweep for each campaign (structure and seed), and intervals
 points share their campaigns, and are not independent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -208,4 +208,23 @@ def column(played: Played, name: str) -> FloatArray:
 
 def plain(value: Any) -> str:
     """A value of an axis in a label."""
-    return f"{value:.6g}" if isinstance(value, float | np.floating) else str(value)
+    if not isinstance(value, float | np.floating):
+        return str(value)
+    return f"{value:.4g}" if abs(value) < 1_000 else f"{value:.7g}"
+
+
+def compared(played: Played, board: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Rows of `results.leaderboard` that have somebody to be compared with."""
+    if len(played.players) < 2:
+        return list(board[1:])
+    first = played.players[0]
+    points = {_point(played, row) for row in board if _player(row) == first}
+    return [row for row in board if _player(row) != first and _point(played, row) in points]
+
+
+def _player(row: Mapping[str, Any]) -> tuple[str, str]:
+    return str(row["agent"]), str(row["estimates"])
+
+
+def _point(played: Played, row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[axis] for axis in played.axes)

@@ -23,7 +23,7 @@ from scenarios.charts_values import (
     levels_of,
     map_charts,
 )
-from scenarios.played import Played, plain
+from scenarios.played import Played, compared, names_of, plain
 from scenarios.results import WHO
 
 MOST_VIEWS = 256
@@ -31,6 +31,8 @@ MOST_BYTES = 6_000_000  # of all views
 MOST_VALUES = 16  # of an axis that can be filtered
 ALL = -1
 
+Row = Mapping[str, Any]
+"""Of `results.leaderboard`."""
 Choice = tuple[int, ...]
 """Of each filter: place of a value, or `ALL`."""
 
@@ -84,12 +86,16 @@ def matches(own: Choice, choice: Choice) -> bool:
 def rival_of(played: Played) -> str:
     """In words: whom `results.leaderboard` compares with."""
     if len(played.players) > 1:
-        return ", ".join(played.players[0])
+        return names_of(played.players)[played.players[0]]
     return "the first point"
 
 
 def charts_of(
-    played: Played, rows: IntArray, board: Sequence[Mapping[str, Any]], random_axes: frozenset[str]
+    played: Played,
+    rows: IntArray,
+    board: Sequence[Row],
+    others: Sequence[Row],
+    random_axes: frozenset[str],
 ) -> Iterator[Chart]:
     """All figures of some trials.
 
@@ -97,10 +103,11 @@ def charts_of(
         played: all finished trials.
         rows: (k,) places of those that are shown.
         board: their rows of `results.leaderboard`.
+        others: those of them that are compared with somebody.
         random_axes: axes with values that were drawn.
     """
     yield leaderboard_chart(played, board)
-    differences = differences_chart(played, board, rival_of(played))
+    differences = differences_chart(played, others, rival_of(played))
     if differences is not None:
         yield differences
     yield from map_charts(played, rows, random_axes)
@@ -139,7 +146,7 @@ def compact(value: Any) -> str:
 
 def make_views(
     played: Played,
-    board: Sequence[Mapping[str, Any]],
+    board: Sequence[Row],
     random_axes: frozenset[str],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Views:
@@ -155,13 +162,19 @@ def make_views(
     places = [place_of(filters, row) for row in board]
     everything: Choice = (ALL,) * len(filters)
     rows = np.arange(len(played.trials))
+    others = [id(row) for row in compared(played, board)]
     views: dict[Choice, tuple[Chart, ...]] = {}
-    views[everything] = tuple(charts_of(played, rows, board, random_axes))
+
+    def add(choice: Choice, rows: IntArray) -> None:
+        own = [row for row, at in zip(board, places, strict=True) if matches(at, choice)]
+        rivals = [row for row in own if id(row) in others]
+        views[choice] = tuple(charts_of(played, rows, own, rivals, random_axes))
+
+    add(everything, rows)
     combined, choices = choices_of(filters, size_of(views[everything]))
     for done, choice in enumerate(choices, start=1):
         progress(done, len(choices))
         rows = chosen(played, filters, choice)
         if rows.size:
-            own = [row for row, at in zip(board, places, strict=True) if matches(at, choice)]
-            views[choice] = tuple(charts_of(played, rows, own, random_axes))
+            add(choice, rows)
     return Views(filters, combined, views)
