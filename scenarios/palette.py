@@ -16,7 +16,7 @@ MARKERS = ("o", "s", "^", "D")
 def look_of(place: int) -> tuple[int, int]:
     """Places in `COLOURS` and in `LINES` and `MARKERS` of the n-th series of a figure.
 
-    Neighbours differ in all three; 24 looks differ.
+    Neighbours among six differ in all three; 24 looks differ.
     """
     lap, colour = divmod(place, len(COLOURS))
     return colour, (colour + lap) % len(LINES)

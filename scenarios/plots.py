@@ -394,8 +394,4 @@ def _of_seeds(num_seeds: int, band: str = "") -> str:
     return "1 campaign" if num_seeds == 1 else f"mean{band} of {num_seeds} campaigns"
 
 
-def _plain(value: float, _: object = None) -> str:
-    return f"{value:,.10g}".replace("-", "\N{MINUS SIGN}")
-
-
-PLAIN_NUMBERS = FuncFormatter(_plain)
+PLAIN_NUMBERS = FuncFormatter(lambda value, _: f"{value:,.10g}".replace("-", "\N{MINUS SIGN}"))
