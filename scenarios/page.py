@@ -129,7 +129,8 @@ def title_of(about: Mapping[str, Any]) -> str:
 def _about(trials: pd.DataFrame, about: Mapping[str, Any]) -> str:
     """What was played, and by which code."""
     sweep, scenario = about.get("sweep") or {}, about.get("scenario") or {}
-    description = sweep.get("description") or scenario.get("description", "")
+    # That of a scenario need not hold for what a sweep makes of it.
+    description = (sweep or scenario).get("description", "")
     failed = len(_failed_rows(trials))
     facts = {
         "scenario": scenario.get("name", ""),

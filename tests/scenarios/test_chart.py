@@ -1,6 +1,7 @@
 """Charts as data for the page, and as PNG files."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from scenarios.chart import REFERENCE, Axis, Chart, Series, as_json, line_of, ro
 from scenarios.palette import look_of
 from scenarios.plots import INK
 
+ROOT = Path(__file__).resolve().parents[2]
 X = np.array([1.0, 10.0, 1000.0])
 LINE = Series("line", "line", X, 2 * X, X, 3 * X)
 HEAT = Series("cells", "heat", np.array([0.0, 1.0]), np.array([0.0, 0.0]), z=np.array([1.0, 5.0]))
@@ -103,3 +105,10 @@ def test_save_writes_the_file_named_by_the_chart(tmp_path):
 def test_text_on_a_colour_has_the_better_contrast():
     assert chart_png.is_dark((0.0, 0.13, 0.3))
     assert not chart_png.is_dark((1.0, 0.9, 0.2))
+
+
+def test_the_example_of_the_documentation_draws():
+    (example,) = python_blocks((ROOT / "docs" / "reports.md").read_text())
+    space = {}
+    exec(compile(example, "reports.md", "exec"), space)
+    assert space["figure"].axes[0].get_lines()[0].get_ydata()[-1] == 50.0
