@@ -19,7 +19,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install run test check lint bench reproduce clean
+.PHONY: help install run test check lint docs bench reproduce clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -40,6 +40,9 @@ lint: $(STAMP) ## ruff and pyright
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+docs: $(STAMP) ## build the documentation as a site, site/index.html: no warnings, no network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 bench: $(STAMP) ## print the speed benchmark
 	$(BIN)/adsim bench speed
 
@@ -50,7 +53,7 @@ reproduce: $(STAMP) ## regenerate the tables of the README; DATA=DIR holds the p
 	$(BIN)/adsim bench speed
 
 clean: ## remove caches and build outputs (results and .venv stay)
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name $(VENV) -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # setuptools goes first, so that the pinned version builds the package too. torch is named with its

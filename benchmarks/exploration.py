@@ -18,16 +18,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from scenarios import console, ladder
-from scenarios.cache import cache_folder
+from scenarios import console, ladder, results
 from scenarios.cli import parse_seeds
 from scenarios.commands import make_folder
 from scenarios.intervals import clustered, interval
 from scenarios.schema import load
 from scenarios.selection import GROUPS, KINDS
 from scenarios.stacks import STACKS
+from scenarios.sweep import Options, play_all, save_dataset
 
 JOBS = 2  # processes
 
@@ -78,8 +76,11 @@ def measure(
         raise ValueError(f"--estimates: must be one of {', '.join(STACKS)}, got {estimates!r}")
     plain = ladder.plan(load(scenario), scenario, {}, [], seeds, rungs=[estimates])
     steps = [step._replace(explore=share) for share in shares for step in plain]
-    folders = make_folder(out), make_folder(cache_folder())
-    return rows_of(pd.DataFrame(ladder.play_all(steps, *folders, jobs=JOBS)))
+    folder = make_folder(out)
+    play_all("exploration", steps, folder, Options(jobs=JOBS, retries=0, keep_going=False))
+    save_dataset(folder, steps, {"kind": "exploration"})
+    trials = results.load_trials(folder)
+    return rows_of(trials.fillna({"explore": 0.0}))
 
 
 def print_rows(title: str, rows: Sequence[dict[str, Any]]) -> None:
@@ -111,7 +112,9 @@ def main() -> None:
     given = parser.parse_args()
     with console.user_errors():
         shares, seeds = parse_shares(given.shares), parse_seeds(given.seeds)
-        rows = measure(given.scenario, given.estimates, shares, seeds, given.out / given.scenario)
+        rows = measure(
+            given.scenario, given.estimates, shares, seeds, given.out / load(given.scenario).name
+        )
         if given.json:
             console.emit_json(rows)
             return

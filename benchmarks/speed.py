@@ -193,7 +193,8 @@ def run_cases() -> list[dict[str, Any]]:
     rows = []
     with console.progress("bench speed", len(CASES)) as advance:
         for index, case in enumerate(CASES):
-            command = [sys.executable, str(Path(__file__).resolve()), str(index)]
+            # -P: without this folder on the path, whose agents.py would hide the package `agents`.
+            command = [sys.executable, "-P", str(Path(__file__).resolve()), str(index)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 raise RuntimeError(f"case {case}: {done.stderr}")

@@ -118,7 +118,9 @@ ScenariosOption = Annotated[
 ]
 SeedsOption = Annotated[str | None, typer.Option(help="Seeds, e.g. 0-4; default: the preset's.")]
 ClicksOption = Annotated[int | None, typer.Option(help="Clicks a day; default: the preset's.")]
-JobsOption = Annotated[int, typer.Option(help="Processes, at most as many as cores.")]
+JobsOption = Annotated[
+    int, typer.Option(envvar="ADSIM_JOBS", help="Processes, at most as many as cores.")
+]
 TuneOption = Annotated[
     str | None, typer.Option(hidden=True, help="Compare learning rates, e.g. 1e-3,1e-2.")
 ]

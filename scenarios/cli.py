@@ -94,13 +94,16 @@ def run(
     with console.user_errors():
         seed_list = parse_seeds(seeds) if seeds is not None else None
         structure_list = parse_seeds(structures, "--structures") if structures is not None else None
-        options = {"structures": structure_list, "as_json": json_, "plots": not no_plots}
+        options: dict[str, Any] = {"structures": structure_list, "jobs": jobs}
+        options |= {"as_json": json_, "plots": not no_plots}
         overrides = parse_overrides(set_)
         if agent:
             run_command(scenario, agent, seed_list, overrides, out, **options)
             return
-        options |= {"preset": preset, "seeds": seed_list, "jobs": jobs, "cache": cache}
-        ladder_command(scenario, overrides, out, **options)
+        ladder_command(
+            *(scenario, overrides, out),
+            **{**options, "preset": preset, "seeds": seed_list, "cache": cache},
+        )
 
 
 @app.command()
@@ -140,7 +143,9 @@ def sweep(
     from scenarios.sweep import Options
     from scenarios.sweep_command import sweep_command
 
-    options = Options(engine, jobs, address, cpus, gpus, resume, retry_failed, retries, cache)
+    where = {"engine": engine, "jobs": jobs, "address": address, "cpus": cpus, "gpus": gpus}
+    again = {"resume": resume, "retry_failed": retry_failed, "retries": retries}
+    options = Options(**where, **again, cache=cache)
     with console.user_errors():
         overrides = parse_overrides(set_)
         if not sweep_command(file, overrides, out, options, dry_run=dry_run, as_json=json_):
@@ -294,11 +299,20 @@ def show(
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="A page of documentation instead.")
+    ] = False,
+) -> None:
     """Print the JSON Schema of scenario files, for editors.
 
     Example: adsim schema > scenario.schema.json
     """
+    if markdown:
+        from scenarios import schema_page
+
+        sys.stdout.write(schema_page.markdown())
+        return
     from scenarios.schema import json_schema
 
     sys.stdout.write(json_schema() + "\n")

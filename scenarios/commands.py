@@ -1,22 +1,23 @@
 """What the commands of the command line do."""
 
+import json
 import os
-import platform
+import shlex
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 import adsim
 from scenarios import console, results
+from scenarios.build import make_agent
 from scenarios.cache import cache_folder
 from scenarios.comparison import choose
 from scenarios.replay import PUBLISHED, ReplayRow, hindsight_row, play_log, replay_config
-from scenarios.results import Tables
-from scenarios.run import run
 from scenarios.schema import Scenario, load
+from scenarios.sweep import Options, play_all, save_dataset
+from scenarios.trial import Trial, World
 from scenarios.version import git_commit
 
 
@@ -28,45 +29,49 @@ def run_command(
     out: Path,
     *,
     structures: list[int] | None = None,
+    jobs: int = 2,
     as_json: bool,
     plots: bool,
 ) -> None:
-    """`adsim run`: plays, prints, writes. Interrupted, it keeps the campaigns that are finished."""
+    """`adsim run` with agents: plays, prints, writes. Interrupted, it keeps what is finished."""
     scenario = load(name, overrides)
     wanted = agents or ["all"]
     groups = ([name] if name != "all" else scenario.agents for name in wanted)
     players = list(dict.fromkeys(name for group in groups for name in group))
+    for player in players:
+        make_agent(player)
     chosen = seeds if seeds is not None else list(range(scenario.seeds))
-    folder = make_folder(out / scenario.name)
-    parts: list[Tables] = []
-    interrupted = False
     worlds = structures or [scenario.world.structure_seed]
-    total = len(players) * len(chosen) * len(worlds)
-    with console.progress(f"run {scenario.name}", total) as advance:
-        try:
-            for part in run(scenario, players, chosen, worlds, lambda note: advance(note=note)):
-                parts.append(part)
-        except KeyboardInterrupt:
-            interrupted = True
-    if not parts:
+    given = json.dumps(overrides, sort_keys=True)
+    trials = [
+        Trial(World(name, given, structure), player, "platform", seed, raw=True)
+        for structure in worlds
+        for seed in chosen
+        for player in players
+    ]
+    folder = make_folder(out / scenario.name)
+    interrupted = False
+    try:
+        play_all(f"run {scenario.name}", trials, folder, _options(jobs, None))
+    except KeyboardInterrupt:
+        interrupted = True
+    description = _describe("agents", scenario, players, chosen, worlds, overrides)
+    written = save_dataset(folder, trials, description)
+    tables = results.load(folder)
+    if tables.trials.empty:
         raise KeyboardInterrupt
-    tables = results.concat(parts)
     rows = results.summarise(tables.trials)
-    for old in folder.glob("*.png"):  # of an earlier run
-        old.unlink()
-    description = describe(scenario, players, chosen, overrides, rows)
-    written = results.save(tables, folder, {**description, "structures": worlds})
+    results.save_json({**description, "rows": rows}, folder / results.ABOUT)
     if plots:
         from scenarios.plots import save_all
 
-        written += save_all(tables, folder)
+        written += save_all(tables, folder / "_figures")
     if as_json:
         console.emit_json(rows, scenario=scenario.name, out=str(folder))
     else:
         console.print_campaigns(_title(scenario, chosen, worlds), rows, _note(scenario, worlds))
     console.stderr.print(f"{len(written)} files in {folder}", highlight=False)
     if interrupted:
-        console.stderr.print(f"interrupted: {len(parts)} campaigns are in the tables")
         raise KeyboardInterrupt
 
 
@@ -91,30 +96,36 @@ def ladder_command(
     from scenarios import ladder, ladder_report
 
     (preset,) = choose("preset", [preset], ladder.PRESETS)
-    if jobs < 1:
-        raise ValueError(f"--jobs: must be >= 1, got {jobs}")
-    jobs = min(jobs, os.cpu_count() or 1)
     scenario, began = load(name, overrides), time.monotonic()
     chosen = seeds if seeds is not None else list(range(ladder.PRESETS[preset]))
     worlds = structures or [scenario.world.structure_seed]
-    steps = ladder.plan(scenario, name, overrides, worlds, chosen)
-    folder, kept = make_folder(out / scenario.name), make_folder(cache or cache_folder())
-    trials = pd.DataFrame(ladder.play_all(steps, folder, kept, jobs))
-    rows = ladder_report.rows_of(trials)
+    options = _options(jobs, make_folder(cache or cache_folder()))
+    trials = ladder.plan(scenario, name, overrides, worlds, chosen)
+    folder = make_folder(out / scenario.name)
+    play_all(f"ladder {scenario.name}", trials, folder, options)
+    description = _describe("ladder", scenario, [ladder.AGENT], chosen, worlds, overrides)
+    description |= {"estimates": ladder.PLAYED, "seconds": time.monotonic() - began}
+    save_dataset(folder, trials, description)
+    rows = ladder_report.rows_of(results.load_trials(folder))
+    results.save_json({**description, "rows": rows}, folder / results.ABOUT)
     title = f"{_title(scenario, chosen, worlds)}, agent {ladder.AGENT}"
-    description = describe(scenario, [ladder.AGENT], chosen, overrides, rows)
-    about = {"structures": worlds, "seconds": time.monotonic() - began}
-    results.save_json({**description, **about}, folder / "ladder.json")
-    results.save_table(trials, folder / "ladder.parquet")
     if plots:
-        ladder_report.save_plot(rows, title, folder)
+        ladder_report.save_plot(rows, title, make_folder(folder / "_figures"))
     if as_json:
         console.emit_json(rows, scenario=scenario.name, out=str(folder))
     else:
         note = _note(scenario, worlds, "the oracle")
         pcoc = "PCOC: predicted / observed on what was won."
         ladder_report.print_rows(title, rows, f"{pcoc} {note}")
-    console.stderr.print(f"ladder.* in {folder}", highlight=False)
+    console.stderr.print(f"results in {folder}", highlight=False)
+
+
+def _options(jobs: int, cache: Path | None) -> Options:
+    """Of one command on this machine, which ends with the first fault."""
+    if jobs < 1:
+        raise ValueError(f"--jobs: must be >= 1, got {jobs}")
+    count = min(jobs, os.cpu_count() or 1)
+    return Options(jobs=count, cache=cache, retries=0, keep_going=False)
 
 
 def make_folder(folder: Path) -> Path:
@@ -148,22 +159,26 @@ def _note(scenario: Scenario, structures: list[int], whose: str = "each agent") 
     return note
 
 
-def describe(
+def _describe(
+    kind: str,
     scenario: Scenario,
     agents: list[str],
     seeds: list[int],
+    structures: list[int],
     overrides: dict[str, Any],
-    rows: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Everything needed to repeat a run, and its table."""
+    """Everything needed to repeat a run."""
     return {
         **written_by(),
-        "python": platform.python_version(),
-        "agents": agents,
-        "seeds": seeds,
-        "overrides": overrides,
+        "kind": kind,
+        "command": shlex.join(["adsim", *sys.argv[1:]]),
         "scenario": scenario.model_dump(mode="json"),
-        "rows": rows,
+        "axes": [],
+        "agents": agents,
+        "estimates": ["platform"],
+        "seeds": seeds,
+        "structures": structures,
+        "overrides": overrides,
     }
 
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import special, stats
+from scipy import special
 
 from adsim.rng import uniforms
 from adsim.types import FloatArray, IntArray
@@ -76,17 +76,22 @@ def _columns(values: FloatArray) -> Band:
     if size < 2:
         half = np.full(mean.shape, np.inf)
     elif size < FEWEST:
-        half = stats.t.ppf(0.5 + CONFIDENCE / 2, size - 1) * stats.sem(values, axis=0)
+        half = _t_quantile(size) * values.std(axis=0, ddof=1) / size**0.5
     else:
         half = _expanded_half_widths(values - mean)
     return Band(mean, mean - half, mean + half)
+
+
+def _t_quantile(size: int) -> float:
+    """Half width of the Student t interval of so many values, in standard errors."""
+    return float(special.stdtrit(size - 1, 0.5 + CONFIDENCE / 2))
 
 
 def _expanded_half_widths(deviations: FloatArray) -> FloatArray:
     """Of symmetric expanded percentile intervals, of deviations (n, quantities) from the means."""
     size = len(deviations)
     # Hesterberg (2015), section 4.3.3: alpha' / 2 = Phi(-sqrt(n / (n - 1)) t(1 - alpha / 2, n - 1))
-    far = np.sqrt(size / (size - 1)) * stats.t.ppf(0.5 + CONFIDENCE / 2, size - 1)
+    far = (size / (size - 1)) ** 0.5 * _t_quantile(size)
     share = 1 - 2 * special.ndtr(-far)
     halves = []
     for first in range(0, deviations.shape[1], _COLUMNS):

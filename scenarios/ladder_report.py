@@ -27,14 +27,13 @@ def rows_of(trials: Any) -> list[Row]:
     """One row per rung, worst first, and the bound of hindsight.
 
     Args:
-        trials: one row per campaign, as `scenarios.ladder.run` leaves them.
+        trials: finished ones of one agent; the rungs are their `estimates`.
     """
-    table = trials.assign(agent=trials["rung"])
-    oracle = table[table["rung"] == "oracle"]
+    table, oracle = trials, trials[trials["estimates"] == "oracle"]
     if len(oracle) and oracle["hindsight"].notna().all():
-        bound = oracle.assign(agent=HINDSIGHT, expected_net_value=oracle["hindsight"])
+        bound = oracle.assign(estimates=HINDSIGHT, expected_net_value=oracle["hindsight"])
         table = pd.concat([table, bound.assign(net_value=np.nan)], ignore_index=True)
-    names = list(dict.fromkeys(table["agent"]))
+    names = list(dict.fromkeys(table["estimates"]))
     return [
         _row(table, name, names[place - 1] if place else None) for place, name in enumerate(names)
     ]
@@ -42,7 +41,7 @@ def rows_of(trials: Any) -> list[Row]:
 
 def _row(table: Any, name: str, below: str | None) -> Row:
     """One rung, compared with the one below."""
-    part = table[table["agent"] == name]
+    part = table[table["estimates"] == name]
     played = name != HINDSIGHT
     row: Row = {"rung": name, "about": _ABOUT.get(name, name)}
     row |= {"structures": part["structure"].nunique(), "seeds": part["seed"].nunique()}
@@ -52,10 +51,10 @@ def _row(table: Any, name: str, below: str | None) -> Row:
     unknown = Interval(float("nan"), float("nan"), float("nan"))
     for column, prefix in (("expected_net_value", "paired"), ("net_value", "realised")):
         compared = below and (played or prefix == "paired")
-        found = paired(part, table[table["agent"] == below], column) if compared else unknown
+        found = paired(part, table[table["estimates"] == below], column) if compared else unknown
         row |= dict(zip((f"{prefix}_diff", f"{prefix}_low", f"{prefix}_high"), found, strict=True))
     for share, other in (("share_of_oracle", "oracle"), ("share_of_hindsight", HINDSIGHT)):
-        best = table[table["agent"] == other]["expected_net_value"].sum()
+        best = table[table["estimates"] == other]["expected_net_value"].sum()
         row[share] = float(part["expected_net_value"].sum() / best) if best else float("nan")
     for target in TARGETS:
         sums = [

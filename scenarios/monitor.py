@@ -34,7 +34,8 @@ class Monitor:
 
     @contextmanager
     def shown(self) -> Iterator["Monitor"]:
-        """Shows progress meanwhile."""
+        """Shows progress meanwhile; the rate counts from here."""
+        self._began = self._told = time.monotonic()
         with self._bar:
             yield self
 
@@ -64,6 +65,10 @@ class Monitor:
         self.write(f"{self.done + self.failed}/{self.total} {how}: {name}")
         self._show(name)
 
+    def skip(self, count: int) -> None:
+        """So many trials need not be done."""
+        self.total -= count
+
     def write(self, line: str) -> None:
         """Appends a line to the log."""
         if self._log is not None:
@@ -72,7 +77,7 @@ class Monitor:
 
     def _show(self, name: str) -> None:
         note = console.plain(f"{self.status} | {name}")
-        self._bar.update(self._task, completed=self.done + self.failed, note=note)
+        self._bar.update(self._task, completed=self.done + self.failed, total=self.total, note=note)
         now = time.monotonic()
         if not console.stderr.is_terminal and now - self._told >= _TOLD_SECONDS:
             self._told = now

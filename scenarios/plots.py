@@ -254,11 +254,7 @@ def overview(tables: Tables, path: str | Path | None = None) -> Figure:
 
 
 def save_all(tables: Tables, folder: str | Path) -> list[Path]:
-    """Writes each panel and the overview as PNG files, each at once or not at all.
-
-    Returns:
-        The paths: pacing, net_value, delays, prices, leaderboard, overview.
-    """
+    """Writes each panel and the overview as PNG files, each at once or not at all; their paths."""
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     axes = {name: draw(None) for name, draw in _panels(tables).items()}

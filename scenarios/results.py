@@ -26,7 +26,7 @@ _SUMMED = (
     *("expected_net_value", "net_value", "spend", "impressions", "wins", "clicks"),
     *("purchases", "refunds", "gmv", "refunded", "hindsight"),
 )
-_ROWS_PER_GROUP = 50_000  # of a Parquet file
+_ROWS_PER_GROUP = 20_000  # of a Parquet file
 
 
 class Tables(NamedTuple):
@@ -134,14 +134,46 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         write(partial)
 
 
-def save(parts: Iterable[Tables], folder: Path, run: dict[str, Any]) -> list[Path]:
+class Record(NamedTuple):
+    """One campaign's tables as arrays, which are faster to join than tables are."""
+
+    labels: dict[str, Any]  # columns that say which trial it is, the same in all tables
+    row: dict[str, Any]  # of `trials`
+    columns: dict[str, dict[str, np.ndarray]]  # of the other tables, by name
+
+
+def record_of(tables: Tables) -> Record:
+    """One campaign's tables, whose labels are among their columns."""
+    (row,) = tables.trials.to_dict("records")
+    return Record({}, row, columns_of(tables))
+
+
+def columns_of(tables: Tables) -> dict[str, dict[str, np.ndarray]]:
+    """Arrays of all tables but `trials`; text as numpy has it."""
+    return {
+        name: {column: _plain(np.asarray(table[column])) for column in table}
+        for name, table in tables._asdict().items()
+        if name != "trials"
+    }
+
+
+def _plain(values: np.ndarray) -> np.ndarray:
+    return values.astype(str) if values.dtype == object else values
+
+
+def save(parts: Iterable[Tables], folder: str | Path, run: dict[str, Any]) -> list[Path]:
     """Writes campaigns as a dataset, and what describes them (JSON); returns the files.
 
     Args:
-        parts: labelled tables, campaign by campaign; only one is held at a time.
+        parts: labelled tables, campaign by campaign.
         folder: created if needed. Tables without rows are not written, and older ones removed.
         run: description.
     """
+    return save_records(map(record_of, parts), Path(folder), run)
+
+
+def save_records(records: Iterable[Record], folder: Path, run: dict[str, Any]) -> list[Path]:
+    """As `save`; few of the records are held at a time."""
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     with ExitStack() as stack:
@@ -149,10 +181,10 @@ def save(parts: Iterable[Tables], folder: Path, run: dict[str, Any]) -> list[Pat
             name: stack.enter_context(_Appender(file_of(folder, name)))
             for name in Tables._fields[1:]
         }
-        for part in parts:
-            rows += part.trials.to_dict("records")
+        for record in records:
+            rows.append({**record.labels, **record.row})
             for name, writer in writers.items():
-                writer.add(getattr(part, name))
+                writer.add(record.labels, record.columns[name])
     # A trial that failed has fewer columns: the order is that of the one that has most.
     columns = list(max(rows, key=len, default={}))
     save_table(pd.DataFrame(rows, columns=columns), file_of(folder, "trials"))
@@ -165,27 +197,39 @@ class _Appender:
     """Writes a Parquet file piece by piece, at once or not at all."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._waiting = path, list[pd.DataFrame]()
+        self._path, self._size = path, 0
+        self._waiting: list[tuple[dict[str, Any], dict[str, np.ndarray]]] = []
         self._stack = ExitStack()
         self._writer: pq.ParquetWriter | None = None
 
     def __enter__(self) -> "_Appender":
         return self
 
-    def add(self, rows: pd.DataFrame) -> None:
-        """Appends rows with the columns of those before."""
-        if len(rows):
-            self._waiting.append(rows)
-        if sum(map(len, self._waiting)) >= _ROWS_PER_GROUP:
+    def add(self, labels: dict[str, Any], columns: dict[str, np.ndarray]) -> None:
+        """Appends rows, with the same labels and columns as those before."""
+        size = next(iter(columns.values())).size if columns else 0
+        if size:
+            self._waiting.append((labels, columns))
+            self._size += size
+        if self._size >= _ROWS_PER_GROUP:
             self._flush()
 
     def _flush(self) -> None:
-        table = pa.Table.from_pandas(pd.concat(self._waiting), preserve_index=False)
-        self._waiting = []
+        sizes = [next(iter(columns.values())).size for _, columns in self._waiting]
+        first_labels, first = self._waiting[0]
+        table = {
+            name: np.repeat([labels[name] for labels, _ in self._waiting], sizes)
+            for name in first_labels
+        }
+        table |= {
+            name: np.concatenate([columns[name] for _, columns in self._waiting]) for name in first
+        }
+        self._waiting, self._size = [], 0
+        group = pa.table(table)
         if self._writer is None:
             partial = self._stack.enter_context(replacing(self._path))
-            self._writer = pq.ParquetWriter(partial, table.schema)
-        self._writer.write_table(table.cast(self._writer.schema))
+            self._writer = pq.ParquetWriter(partial, group.schema)
+        self._writer.write_table(group.cast(self._writer.schema))
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if self._waiting and error is None:
@@ -212,17 +256,27 @@ def save_json(value: Any, path: Path) -> None:
     write_atomically(path, write)
 
 
+def load_trials(folder: str | Path) -> pd.DataFrame:
+    """The table of trials of a folder of results.
+
+    Raises:
+        FileNotFoundError: the folder holds no results.
+    """
+    file = file_of(Path(folder), "trials")
+    if not file.is_file():
+        raise FileNotFoundError(f"{folder} holds no results: trials.parquet is not there")
+    return pd.read_parquet(file)
+
+
 def load(folder: str | Path) -> Tables:
     """The tables of a folder of results; those that were not kept are empty.
 
     Raises:
         FileNotFoundError: the folder holds no results.
     """
-    folder = Path(folder)
-    if not file_of(folder, "trials").is_file():
-        raise FileNotFoundError(f"{folder} holds no results: trials.parquet is not there")
-    files = [file_of(folder, name) for name in Tables._fields]
-    return Tables(*(pd.read_parquet(file) if file.is_file() else pd.DataFrame() for file in files))
+    files = [file_of(Path(folder), name) for name in Tables._fields[1:]]
+    others = (pd.read_parquet(file) if file.is_file() else pd.DataFrame() for file in files)
+    return Tables(load_trials(folder), *others)
 
 
 def load_about(folder: str | Path) -> dict[str, Any]:

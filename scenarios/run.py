@@ -223,8 +223,8 @@ def run(
     for structure in structures or [scenario.world.structure_seed]:
         world = scenario.world.model_copy(update={"structure_seed": structure})
         env = make_metered_env(world, Stack())
-        labels = {"scenario": scenario.name, "estimates": "platform", "structure": structure}
         for seed in seeds:
             for name in agents:
-                about = {**labels, "agent": name, "seed": seed}
+                about = {"scenario": scenario.name, "agent": name, "estimates": "platform"}
+                about |= {"structure": structure, "seed": seed}
                 yield labelled(play_campaign(env, make_agent(name), seed), about)

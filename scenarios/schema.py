@@ -108,11 +108,16 @@ def parse_value(text: str) -> Any:
         return text
 
 
-def explain(error: ValidationError) -> str:
-    """Every finding of pydantic as `key: what is wrong (got value)`, one line."""
+def explain(error: ValidationError, whole: str = "scenario") -> str:
+    """Every finding of pydantic as `key: what is wrong (got value)`, one line.
+
+    Args:
+        error: of a model.
+        whole: what findings without a key are about.
+    """
     findings = []
     for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"]) or "scenario"
+        key = ".".join(str(part) for part in item["loc"]) or whole
         if item["type"] == "extra_forbidden":
             findings.append(f"{key}: unknown key")
             continue

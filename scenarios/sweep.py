@@ -8,7 +8,7 @@ it ends with the table that it would have had.
 import errno
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,16 +21,15 @@ from scenarios import console, results
 from scenarios.cache import cache_folder
 from scenarios.monitor import Monitor
 from scenarios.pool import outcomes
-from scenarios.results import Tables, write_atomically
+from scenarios.results import Record, write_atomically
 from scenarios.trial import (
     FAILED,
     Trial,
     decode,
     decode_row,
+    do,
     failed_trial,
     key_of,
-    play_trial,
-    train,
     trainings,
 )
 from scenarios.workers import Engine, InProcess, Outcome, Workers
@@ -53,6 +52,7 @@ class Options(NamedTuple):
     resume: bool = True  # take what is there
     retry_failed: bool = False  # play what is there as failed
     retries: int = 1  # of a trial that raises, or whose worker dies
+    keep_going: bool = True  # after a trial that failed
     cache: Path | None = None  # folder of trained estimates; None: `cache_folder()`
 
     @property
@@ -69,13 +69,13 @@ class Played(NamedTuple):
     failed: int  # of all, those taken included
 
 
-def make_engine(work: Callable[[Any], Any], options: Options, count: int) -> Engine[Any]:
-    """The engine of the options, for so many items."""
+def make_engine(options: Options, count: int) -> Engine[Any]:
+    """An engine that trains estimates and plays trials, for so many items."""
     if options.engine == "ray":
         from scenarios.ray_engine import RayEngine
 
-        return RayEngine(work, options)
-    slots = min(options.jobs, count)
+        return RayEngine(options)
+    work, slots = partial(do, options.cache_folder), min(options.jobs, count)
     return Workers(work, slots) if slots > 1 else InProcess(work)
 
 
@@ -84,7 +84,7 @@ def kept_file(folder: Path, trial: Trial) -> Path:
     return folder / _KEPT / f"{key_of(trial)}.npz"
 
 
-def read(folder: Path, trial: Trial) -> Tables:
+def read(folder: Path, trial: Trial) -> Record:
     """What a finished trial left.
 
     Raises:
@@ -94,16 +94,20 @@ def read(folder: Path, trial: Trial) -> Tables:
     return decode(load_arrays(kept_file(folder, trial)))
 
 
+def row_of(folder: Path, trial: Trial) -> dict[str, Any] | None:
+    """The row of a trial in the table `trials`; None if the trial has to be played."""
+    try:
+        with kept_file(folder, trial).open("rb") as file:
+            row = decode_row(np.load(file, allow_pickle=False))  # reads no other array
+            return row if "status" in row else None
+    except (KeyError, OSError, ValueError, BadZipFile):  # not there, or damaged
+        return None
+
+
 def status_of(folder: Path, trial: Trial) -> str | None:
     """`done`, `failed`, or None if the trial has to be played."""
-    file = kept_file(folder, trial)
-    if not file.is_file():
-        return None
-    try:
-        with np.load(file, allow_pickle=False) as arrays:  # reads no more than is asked for
-            return decode_row(arrays)["status"]
-    except (KeyError, OSError, ValueError, BadZipFile):  # damaged
-        return None
+    row = row_of(folder, trial)
+    return row["status"] if row else None
 
 
 def play_all(title: str, trials: Sequence[Trial], folder: Path, options: Options) -> Played:
@@ -116,13 +120,11 @@ def play_all(title: str, trials: Sequence[Trial], folder: Path, options: Options
         options: how.
 
     Raises:
-        ValueError: a result cannot be written, or options that do not fit together.
+        ValueError: a result cannot be written.
+        Exception: that of a trial, if the others do not go on after it.
         KeyboardInterrupt: what is finished is in the folder.
     """
-    kept = folder / _KEPT
-    kept.mkdir(exist_ok=True)
-    for stale in kept.glob(".*.partial"):  # of a process that was killed
-        stale.unlink(missing_ok=True)
+    prepare(folder)
     known = {t: status_of(folder, t) if options.resume else None for t in trials}
     again = (None, FAILED) if options.retry_failed else (None,)
     todo = [trial for trial, status in known.items() if status in again]
@@ -132,14 +134,14 @@ def play_all(title: str, trials: Sequence[Trial], folder: Path, options: Options
         _tell(f"{taken} of {len(known)} trials taken from {folder}")
     if not todo:
         return Played(taken, 0, failed)
-    _check_space(folder, len(todo))
-    _train(todo, folder, options)
+    check_space(folder, len(todo))
+    engine = make_engine(options, len(todo))
     monitor = Monitor(title, len(todo), folder / LOG)
     monitor.write(f"{title}: {len(todo)} trials, engine {options.engine}, {taken} taken")
-    engine = make_engine(partial(play_trial, options.cache_folder), options, len(todo))
     try:
+        train_for(todo, folder, engine, options)
         with monitor.shown():
-            _play(engine, todo, folder, options.retries, monitor)
+            play(engine, todo, folder, options, monitor)
     except BaseException as error:
         monitor.write(f"stopped: {type(error).__name__}")
         _tell(
@@ -152,8 +154,16 @@ def play_all(title: str, trials: Sequence[Trial], folder: Path, options: Options
     return Played(taken, monitor.done, failed + monitor.failed)
 
 
-def _play(
-    engine: Engine[Trial], todo: Sequence[Trial], folder: Path, retries: int, monitor: Monitor
+def prepare(folder: Path) -> None:
+    """Makes the place of the files of trials, and removes what a process that was killed left."""
+    kept = folder / _KEPT
+    kept.mkdir(exist_ok=True)
+    for stale in kept.glob(".*.partial"):
+        stale.unlink(missing_ok=True)
+
+
+def play(
+    engine: Engine[Trial], todo: Sequence[Trial], folder: Path, options: Options, monitor: Monitor
 ) -> None:
     """Lets the engine play, writes what it returns, and tries again what went wrong."""
     left, running = deque(todo), 0
@@ -169,17 +179,19 @@ def _play(
             running -= 1
             trial = outcome.item
             fault = outcome.died or outcome.error is not None
-            if fault and attempts[trial] <= retries:
+            if fault and attempts[trial] <= options.retries:
                 left.append(trial)
                 monitor.end(trial.name, f"tried again ({_fault(outcome)})", over=False)
                 continue
+            if fault and not options.keep_going:
+                raise outcome.error or RuntimeError(f"{trial.name}: {outcome.trace}")
             content = failed_trial(trial, outcome.trace) if fault else outcome.value
             _write(kept_file(folder, trial), content)
             how = f"failed ({_fault(outcome)})" if fault else "done"
             monitor.end(trial.name, how, failed=fault)
 
 
-def _fault(outcome: Outcome[Trial]) -> str:
+def _fault(outcome: Outcome[Any]) -> str:
     return outcome.trace if outcome.died else f"{type(outcome.error).__name__}: {outcome.error}"
 
 
@@ -193,7 +205,7 @@ def _write(path: Path, content: bytes) -> None:
         raise ValueError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _check_space(folder: Path, count: int) -> None:
+def check_space(folder: Path, count: int) -> None:
     """Raises ValueError if the disk has no room for the results."""
     free, needed = shutil.disk_usage(folder).free, count * _BYTES
     if free < needed:
@@ -203,34 +215,42 @@ def _check_space(folder: Path, count: int) -> None:
         )
 
 
-def _train(todo: Sequence[Trial], folder: Path, options: Options) -> None:
+def train_for(todo: Sequence[Trial], folder: Path, engine: Engine[Any], options: Options) -> None:
     """Trains the estimates that trials bid on. Faults show again when these are played."""
     items = trainings(todo)
     if not items:
         return
     options.cache_folder.mkdir(parents=True, exist_ok=True)
     monitor = Monitor("warm-up (once)", len(items), folder / LOG)
-    engine = make_engine(partial(train, options.cache_folder), options, len(items))
-    try:
-        with monitor.shown():
-            monitor.running = min(engine.slots, len(items))
-            for outcome in outcomes(engine, items):
-                fault = outcome.died or outcome.error is not None
-                monitor.end(outcome.item.name, "failed" if fault else "trained", failed=fault)
-    finally:
-        engine.close()
+    with monitor.shown():
+        monitor.running = min(engine.slots, len(items))
+        for outcome in outcomes(engine, items):
+            fault = outcome.died or outcome.error is not None
+            how = f"failed ({_fault(outcome)})" if fault else "trained"
+            monitor.end(outcome.item.name, how, failed=fault)
 
 
-def finished(folder: Path, trials: Sequence[Trial]) -> Iterator[Tables]:
-    """Tables of all trials that are in the folder, in their order."""
-    for trial in trials:
-        if kept_file(folder, trial).is_file():
-            yield read(folder, trial)
+def save_dataset(
+    folder: Path,
+    trials: Sequence[Trial],
+    about: dict[str, Any],
+    points: Mapping[Trial, int] | None = None,
+) -> list[Path]:
+    """Makes the dataset of what is finished; returns its files.
 
-
-def save_dataset(folder: Path, trials: Sequence[Trial], about: dict[str, Any]) -> list[Path]:
-    """Makes the dataset of what is finished; returns its files."""
-    return results.save(finished(folder, trials), folder, about)
+    Args:
+        folder: of results.
+        trials: whose results it has, in this order.
+        about: description.
+        points: of a search: numbers, a column `point` of the table of trials.
+    """
+    done = (trial for trial in trials if kept_file(folder, trial).is_file())
+    records = ((trial, read(folder, trial)) for trial in done)
+    numbered = (
+        record if points is None else record._replace(row={**record.row, "point": points[trial]})
+        for trial, record in records
+    )
+    return results.save_records(numbered, folder, about)
 
 
 def _tell(text: str) -> None:

@@ -1,8 +1,9 @@
 """What `adsim sweep` does."""
 
 import json
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,29 +40,31 @@ def sweep_command(
         if getattr(options, name) < least:
             raise ValueError(f"--{name}: must be >= {least}, got {getattr(options, name)}")
     plan = load_plan(file, overrides)
+    searching = None
     if plan.sweep.search is not None:
-        from scenarios.search import Searching
+        from scenarios.search import Searching  # Optuna is loaded only if it is needed
 
         searching = Searching(plan)
-        if dry_run:
-            _print_plan(plan, searching.first_trials(), searching.num_trials)
-            return True
-        folder, began = make_folder(out / plan.sweep.name), time.monotonic()
-        trials, played = searching.play(folder, options)
-    else:
-        trials = plan.trials(grid(plan.sweep))
-        if dry_run:
-            _print_plan(plan, trials, len(trials))
-            return True
-        folder, began = make_folder(out / plan.sweep.name), time.monotonic()
-        try:
+    trials = searching.first_trials() if searching else plan.trials(grid(plan.sweep))
+    if dry_run:
+        _print_plan(plan, trials, searching.num_trials if searching else len(trials))
+        return True
+    folder, began = make_folder(out / plan.sweep.name), time.monotonic()
+    try:
+        if searching:
+            played = searching.play(folder, options)
+        else:
             played = play_all(f"sweep {plan.sweep.name}", trials, folder, options)
-        except BaseException:
-            _write(plan, trials, folder, time.monotonic() - began, file)
-            raise
-    rows = _write(plan, trials, folder, time.monotonic() - began, file)
+    finally:  # what is finished, whatever stopped the rest
+        points = searching.numbers if searching else None
+        trials = searching.trials if searching else trials
+        rows = _write(plan, trials, folder, time.monotonic() - began, file, points)
     if as_json:
-        console.emit_json(rows, sweep=plan.sweep.name, out=str(folder), **played._asdict())
+        more = {"best": searching.best_point} if searching else {}
+        about = {"sweep": plan.sweep.name, "out": str(folder), **played._asdict(), **more}
+        console.emit_json(rows, **about)
+    elif searching:
+        searching.print_best()
     else:
         _print_rows(plan, rows, played)
     console.stderr.print(f"results in {folder}: adsim report {folder}", highlight=False)
@@ -71,7 +74,12 @@ def sweep_command(
 
 
 def _write(
-    plan: Plan, trials: Sequence[Trial], folder: Path, seconds: float, file: Path
+    plan: Plan,
+    trials: Sequence[Trial],
+    folder: Path,
+    seconds: float,
+    file: Path,
+    points: Mapping[Trial, int] | None,
 ) -> list[dict[str, Any]]:
     """Makes the dataset of what is finished; the rows of the table."""
     about = {
@@ -88,8 +96,8 @@ def _write(
         "trials": len(trials),
         "seconds": seconds,
     }
-    save_dataset(folder, trials, about)
-    done = _with_status(results.load(folder).trials, DONE)
+    save_dataset(folder, trials, about, points)
+    done = _with_status(results.load_trials(folder), DONE)
     rows = leaderboard(done, plan.sweep.axis_names) if len(done) else []
     results.save_json({**about, "rows": rows}, folder / results.ABOUT)
     return rows
@@ -107,17 +115,10 @@ def _print_plan(plan: Plan, trials: Sequence[Trial], total: int) -> None:
         point = json.loads(trial.axes)
         who = [trial.agent, trial.estimates, str(trial.world.structure), str(trial.seed)]
         lines.append([*(str(point[name]) for name in plan.sweep.axis_names), *who])
-    points = total // max(
-        len(plan.agents) * len(plan.sweep.estimates) * len(plan.structures) * len(plan.sweep.seeds),
-        1,
-    )
-    counts = {
-        "points": points,
-        "structures": len(plan.structures),
-        "estimates": len(plan.sweep.estimates),
-        "seeds": len(plan.sweep.seeds),
-        "agents": len(plan.agents),
-    }
+    counts = {"structures": len(plan.structures), "seeds": len(plan.sweep.seeds)}
+    if plan.sweep.search is None:  # a search takes one of each per point
+        counts |= {"estimates": len(plan.sweep.estimates), "agents": len(plan.agents)}
+    counts = {"points": total // math.prod(counts.values()), **counts}
     product = " x ".join(f"{count} {name}" for name, count in counts.items())
     title = f"{plan.sweep.name}: {total:,} trials = {product}; the first {len(lines)}:"
     console.print_table(title, names, lines, text_columns=len(names))
@@ -159,7 +160,7 @@ def _plain(value: Any) -> str:
 
 def _print_failed(folder: Path) -> None:
     """The last lines of what went wrong, each once."""
-    failed = _with_status(results.load(folder).trials, FAILED)
+    failed = _with_status(results.load_trials(folder), FAILED)
     last = [str(error).strip().splitlines()[-1] for error in failed["error"]]
     for line in dict.fromkeys(last):
         shown = console.plain(f"{last.count(line)} failed: {line}")

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from scenarios.build import make_agent
+from scenarios.input_files import named_inputs
 from scenarios.schema import Scenario, ScenarioError, explain, load
 from scenarios.stacks import STACKS, needs_warm_up
 from scenarios.sweep_config import Range, Sweep
-from scenarios.trial import Trial, World, input_files
+from scenarios.trial import Trial, World
 from scenarios.warmup import WarmUp
 
 Point = dict[str, Any]
@@ -56,9 +57,8 @@ class Plan(NamedTuple):
             raise ScenarioError(f"{error} (at {shown or 'the overrides'})") from None
         if any(needs_warm_up(name) for name in self.sweep.estimates):
             WarmUp(scenario.world)
-        world = World(self.name, json.dumps(overrides, sort_keys=True), structure)
-        input_files(world)
-        return world
+        named_inputs(scenario.world)
+        return World(self.name, json.dumps(overrides, sort_keys=True), structure)
 
 
 def load_plan(file: Path, overrides: Mapping[str, Any] | None = None) -> Plan:
@@ -81,7 +81,7 @@ def load_plan(file: Path, overrides: Mapping[str, Any] | None = None) -> Plan:
     try:
         sweep = Sweep.model_validate({"name": file.stem, **data})
     except ValidationError as error:
-        raise ScenarioError(f"{file}: {explain(error)}") from error
+        raise ScenarioError(f"{file}: {explain(error, 'sweep')}") from error
     sweep = sweep.model_copy(update={"overrides": {**sweep.overrides, **(overrides or {})}})
     unknown = [name for name in sweep.estimates if name not in STACKS]
     if unknown:

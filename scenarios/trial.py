@@ -23,7 +23,8 @@ import adsim
 import agents
 import scenarios
 from scenarios.build import TRAINED, make_agent
-from scenarios.results import Tables, jsonable
+from scenarios.input_files import contents_of, digest_of
+from scenarios.results import Record, Tables, columns_of, jsonable
 from scenarios.run import make_metered_env, play_campaign
 from scenarios.schema import Scenario, load
 from scenarios.selection import SelectionMeter
@@ -76,32 +77,8 @@ def scenario_of(world: World) -> Scenario:
 @cache
 def _world_digest(world: World) -> str:
     """Of the resolved configuration, and of the logs that are played back."""
-    config = scenario_of(world).world
-    digest = sha256(json.dumps(jsonable(config.model_dump(mode="json")), sort_keys=True).encode())
-    for file in input_files(world):
-        digest.update(_file_digest(file, file.stat().st_mtime_ns).encode())
-    return digest.hexdigest()
-
-
-def input_files(world: World) -> list[Path]:
-    """Files that a world reads beside its scenario.
-
-    Raises:
-        FileNotFoundError: one does not exist.
-    """
-    market = scenario_of(world).world.market
-    named = {"market.landscape.price_counts": market.landscape.price_counts}
-    if market.kind == "replay":
-        named = {f"market.replay.{name}": getattr(market.replay, name) for name in ("log", "info")}
-    for key, file in named.items():
-        if file and not Path(file).is_file():
-            raise FileNotFoundError(f"{key}: {file} does not exist")
-    return [Path(file) for file in named.values() if file]
-
-
-@lru_cache(maxsize=64)
-def _file_digest(file: Path, modified_ns: int) -> str:
-    return sha256(file.read_bytes()).hexdigest()
+    contents = jsonable(contents_of(scenario_of(world).world))
+    return sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
 
 
 def agent_files(agent: str) -> list[Path]:
@@ -127,7 +104,7 @@ def settings_of(trial: Trial) -> dict[str, Any]:
     """
     if trial.estimates not in STACKS:
         raise ValueError(f"estimates {trial.estimates!r} do not exist: one of {', '.join(STACKS)}")
-    own = [_file_digest(file, file.stat().st_mtime_ns) for file in agent_files(trial.agent)]
+    own = [digest_of(file) for file in agent_files(trial.agent)]
     settings: dict[str, Any] = {
         **{"world": _world_digest(trial.world), "agent": trial.agent, "agent_files": own},
         **{"estimates": trial.estimates, "seed": trial.seed, "axes": json.loads(trial.axes)},
@@ -157,12 +134,13 @@ def labels_of(trial: Trial) -> dict[str, Any]:
     return labels | ({"explore": trial.explore} if trial.explore else {})
 
 
-def play_trial(cache_folder: Path, trial: Trial) -> bytes:
+def play_trial(cache_folder: Path, trial: Trial, labels: Mapping[str, Any] | None = None) -> bytes:
     """Plays a campaign.
 
     Args:
         cache_folder: of trained estimates.
         trial: to be played.
+        labels: of its tables; default: `labels_of(trial)`.
 
     Returns:
         Content of its file, see `decode`.
@@ -174,7 +152,7 @@ def play_trial(cache_folder: Path, trial: Trial) -> bytes:
     tables = tables._replace(trials=tables.trials.assign(**about))
     if not trial.raw:
         tables = tables._replace(events=pd.DataFrame(), auctions=pd.DataFrame())
-    return encode(tables, labels_of(trial))
+    return encode(tables, labels or labels_of(trial))
 
 
 class Training(NamedTuple):
@@ -206,6 +184,18 @@ def train(cache_folder: Path, training: Training) -> None:
     """Trains stacks, unless the cache has them."""
     for name in training.stacks:
         stack_of(training.world, name, cache_folder)
+
+
+def trained_files(cache_folder: Path, world: World) -> list[Path]:
+    """What the cache has of the estimates of a world."""
+    return WarmUp(scenario_of(world).world, SIZE, cache=cache_folder).files()
+
+
+def do(cache_folder: Path, item: Trial | Training) -> bytes | None:
+    """What engines do: trains, or plays and returns what `play_trial` does."""
+    if isinstance(item, Training):
+        return train(cache_folder, item)
+    return play_trial(cache_folder, item)
 
 
 def failed_trial(trial: Trial, trace: str) -> bytes:
@@ -240,38 +230,42 @@ def _warm_up(world: World, kept: Path) -> WarmUp:
 
 
 def encode(tables: Tables, labels: Mapping[str, Any]) -> bytes:
-    """One campaign's tables as an npz file: its labels, its row, and the columns of the others."""
+    """One campaign's tables as an npz file: its labels, its row, the columns of other tables.
+
+    Columns of one table and type are rows of one array: few arrays are read fast.
+    """
     (row,) = tables.trials.to_dict("records")
-    about = {"labels": labels, "row": row}
-    arrays = {name: np.array(json.dumps(jsonable(value))) for name, value in about.items()}
-    for name, table in tables._asdict().items():
-        if name != "trials":
-            for column in table:
-                values = np.asarray(table[column])
-                arrays[f"{name}/{column}"] = (
-                    values.astype(str) if values.dtype == object else values
-                )
+    arrays, layout = {}, {}
+    for name, columns in columns_of(tables).items():
+        kinds: dict[str, list[str]] = {}
+        for column, values in columns.items():
+            kinds.setdefault(values.dtype.str, []).append(column)
+        layout[name] = {"order": list(columns), "kinds": kinds}
+        for kind, names in kinds.items():
+            arrays[f"{name}/{kind}"] = np.stack([columns[column] for column in names])
+    about = {"labels": labels, "row": row, "layout": layout}
+    texts = {name: np.array(json.dumps(jsonable(value))) for name, value in about.items()}
     out = io.BytesIO()
-    np.savez_compressed(out, **arrays)  # pyright: ignore[reportArgumentType]
+    np.savez_compressed(out, **texts, **arrays)  # pyright: ignore[reportArgumentType]
     return out.getvalue()
 
 
-def decode(arrays: Mapping[str, np.ndarray]) -> Tables:
-    """The tables of which `encode` made arrays, labelled.
+def decode(arrays: Mapping[str, np.ndarray]) -> Record:
+    """What `encode` made arrays of.
 
     Raises:
         KeyError, ValueError: made by something else.
     """
-    labels, row = (json.loads(str(arrays[name])) for name in ("labels", "row"))
-    columns: dict[str, dict[str, Any]] = {name: {} for name in Tables._fields}
-    for entry, values in arrays.items():
-        name, _, column = entry.partition("/")
-        if column:
-            columns[name][column] = values
-    frames = {
-        name: pd.DataFrame({**labels, **found} if found else {}) for name, found in columns.items()
-    }
-    return Tables(**{**frames, "trials": pd.DataFrame([{**labels, **row}])})
+    labels, row, layout = (json.loads(str(arrays[name])) for name in ("labels", "row", "layout"))
+    columns = {}
+    for name, about in layout.items():
+        found = {
+            column: values
+            for kind, names in about["kinds"].items()
+            for column, values in zip(names, arrays[f"{name}/{kind}"], strict=True)
+        }
+        columns[name] = {column: found[column] for column in about["order"]}
+    return Record(labels, row, columns)
 
 
 def decode_row(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -45,6 +45,7 @@ from predictors.stream import Split
 from predictors.training import BasePretraining
 from scenarios import console
 from scenarios.deployed import DEPLOYED
+from scenarios.input_files import contents_of
 from scenarios.log_parts import joined, thinned_clicks, thinned_purchases
 from scenarios.requests import Requests, sample_requests
 from scenarios.tasks import code_digest
@@ -109,10 +110,10 @@ class WarmUp:
         self._episodes = math.ceil(24 * self.size.days / config.time.horizon_hours)
         self._start_second = round(self._episodes * config.time.horizon_hours * 3600)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Of all that trained predictors depend on, but for the code."""
-        about = [self.config.model_dump(mode="json"), self.size.model_dump(mode="json"), self.seed]
+        about = [contents_of(self.config), self.size.model_dump(mode="json"), self.seed]
         return sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
     @cached_property
@@ -301,17 +302,18 @@ class WarmUp:
         if self._cache is None:
             return None
         self._cache.mkdir(parents=True, exist_ok=True)
-        key = {
-            "code": code_digest(),
-            "made_by": _own_digest(),
-            "world": self.config.model_dump(mode="json"),
-            "size": self.size.model_dump(mode="json"),
-            "seed": self.seed,
-            "name": name,
-            "about": about,
-        }
-        digest = sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-        return self._cache / f"{name}-{digest}.npz"
+        digest = sha256(json.dumps([name, about], sort_keys=True).encode()).hexdigest()[:16]
+        return self._cache / f"{name}-{self._made}-{digest}.npz"
+
+    @cached_property
+    def _made(self) -> str:
+        """Digest of the world and of the code: part of the names of all its files."""
+        made_by = f"{self.digest} {code_digest()} {_own_digest()}"
+        return sha256(made_by.encode()).hexdigest()[:16]
+
+    def files(self) -> list[Path]:
+        """What is kept of this world."""
+        return [] if self._cache is None else sorted(self._cache.glob(f"*-{self._made}-*.npz"))
 
     def _list_prices(self, features: NDArray[np.int32]) -> FloatArray:
         """Of the items (N,) of clicks with fields (N, F), currency."""

@@ -6,13 +6,13 @@ them does, whatever ends it.
 """
 
 import multiprocessing
+import pickle
 import signal
 import traceback
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from multiprocessing.connection import Connection, wait
-from pickle import PicklingError
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -64,6 +64,15 @@ def attempt(work: Callable[[Item], Any], item: Item) -> Outcome[Item]:
         return Outcome(item, work(item))
     except Exception as error:
         return Outcome(item, None, error, traceback.format_exc())
+
+
+def sendable(outcome: Outcome[Item]) -> Outcome[Item]:
+    """The outcome, with an error that other processes can read."""
+    try:
+        pickle.loads(pickle.dumps(outcome.error))  # our own: some errors cannot be made again
+    except Exception:
+        return outcome._replace(error=RuntimeError(repr(outcome.error)))
+    return outcome
 
 
 class InProcess(Generic[Item]):
@@ -175,8 +184,4 @@ def _serve(pipe: Connection, work: Callable[[Any], Any], lock: AbstractContextMa
     console.stderr.quiet = True  # the parent process shows progress
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent process has ended
         while True:
-            outcome = attempt(work, pipe.recv())
-            try:
-                pipe.send(outcome)
-            except (TypeError, AttributeError, ValueError, PicklingError):  # an odd error
-                pipe.send(outcome._replace(error=RuntimeError(repr(outcome.error))))
+            pipe.send(sendable(attempt(work, pipe.recv())))

@@ -9,6 +9,7 @@ import pytest
 from threads import one_thread
 
 from scenarios.build import make_agent
+from scenarios.sweep_plan import grid, load_plan
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -67,3 +68,10 @@ def test_example_says_how_to_run_it(name):
 def test_own_agent_is_found_on_the_command_line():
     agent = make_agent(f"{EXAMPLES / 'custom_agent.py'}:SteadyAgent")
     assert type(agent).__name__ == "SteadyAgent"
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.toml")), ids=lambda file: file.name)
+def test_example_sweep_says_how_to_run_it_and_has_trials(file):
+    assert f"\n# Run: adsim sweep examples/{file.name}" in file.read_text()
+    plan = load_plan(file)
+    assert plan.trials(grid(plan.sweep)[:1])

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 from small_stacks import SMALL
 
-import scenarios.ladder as ladder
 from adsim.types import Target
 from predictors import OraclePredictor
 from scenarios.build import make_agent, make_auction_env
@@ -96,15 +95,15 @@ def test_bad_shares_are_named(exploration, text):
 
 def test_benchmark_prints_rows(exploration, monkeypatch, capsys, tmp_path):
     # The oracle's estimates need no warm-up; four ticks instead of a week.
-    tiny = {**SMALL, "time.num_ticks": 4}
-    monkeypatch.setattr(exploration, "load", lambda name: ladder.load(name, tiny))
-    monkeypatch.setattr(ladder, "scenario_of", lambda world: ladder.load("default", tiny))
-    monkeypatch.setattr(exploration, "cache_folder", lambda: tmp_path / "cache")
-    options = ["--estimates", "oracle", "--seeds", "0", "--shares", "0.5", "--out", str(tmp_path)]
+    tiny = tmp_path / "tiny.toml"
+    keys = {**SMALL, "time.num_ticks": 4}
+    tiny.write_text("".join(f"world.{key} = {json.dumps(value)}\n" for key, value in keys.items()))
+    options = ["--scenario", str(tiny), "--estimates", "oracle", "--seeds", "0"]
+    options += ["--shares", "0.5", "--out", str(tmp_path), "--json"]
     monkeypatch.setattr(exploration, "JOBS", 1)
-    monkeypatch.setattr(sys, "argv", ["exploration", *options, "--json"])
+    monkeypatch.setattr(sys, "argv", ["exploration", *options])
     exploration.main()
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [row["explore"] for row in rows] == [0.0, 0.5]
     assert rows[0]["paired_diff"] == 0.0
-    assert (Path(tmp_path) / "default" / "ladder" / "oracle-explore0.5-0-0.json").is_file()
+    assert rows[1]["explored_ctr"] == pytest.approx(1.0)  # the oracle's estimates are true

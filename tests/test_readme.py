@@ -1,14 +1,12 @@
 """The documentation says what is there: examples run, commands parse, links and names exist."""
 
 import re
-import shlex
-from pathlib import Path
 
 import gymnasium as gym
 import pytest
+from documentation import ADSIM_LINES, MAKE_LINES, PAGES, ROOT, parse, run_examples
 from pages import command_lines, python_blocks, section
 from threads import one_thread
-from typer.main import get_command
 
 import adsim  # noqa: F401 - registers the environments
 from adsim.observation import PacingFeatures
@@ -34,17 +32,12 @@ from scenarios import (
     netcvr,
     scenes,
 )
-from scenarios.cli import app
-from scenarios.results import summarise
-from scenarios.run import run
 
-ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 PREDICTORS_PAGE = ROOT / "docs" / "predictors.md"
 GMV_PAGE = ROOT / "docs" / "gmv.md"
 CORRECTORS_PAGE = ROOT / "docs" / "correctors.md"
 SCENES_PAGE = ROOT / "docs" / "scenes.md"
-PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
 TINY = {
     "time.num_ticks": 4,
     "traffic.impressions_per_tick": 40,
@@ -54,24 +47,6 @@ TINY = {
 
 _LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 _NAMED_TEST = re.compile(r"\btest_\w+(?:\.py)?")
-
-
-def parse(line):
-    """Parsed arguments of an `adsim` command line; nothing is run. Raises on a wrong one."""
-    _, *words = shlex.split(line)
-    command, path = get_command(app), []
-    while hasattr(command, "commands"):
-        path.append(words.pop(0))
-        command = command.commands[path[-1]]
-    return path, command.make_context(" ".join(path), words).params
-
-
-ADSIM_LINES = [
-    (page.name, line) for page in PAGES for line in command_lines(page.read_text(), "adsim")
-]
-MAKE_LINES = [
-    (page.name, line) for page in PAGES for line in command_lines(page.read_text(), "make")
-]
 
 
 def test_first_example_is_short_and_ends_with_the_statement(capsys):
@@ -103,25 +78,6 @@ def test_third_example_runs_a_stream(capsys):
         exec(compile(example, "README.md, example 3", "exec"), space)
     assert capsys.readouterr().out.startswith("AUC of the net conversion rate: 0.")
     assert space["result"].y.sum() > 100
-
-
-def run_examples(page, capsys):
-    """Runs the examples of a page in their order.
-
-    Returns:
-        Their variables, the lines that each printed, and the predictors they registered.
-    """
-    before, space, printed = dict(PREDICTORS), {}, []
-    try:
-        with one_thread():
-            for number, example in enumerate(python_blocks(page.read_text())):
-                exec(compile(example, f"{page.name}, example {number}", "exec"), space)
-                printed.append(capsys.readouterr().out.splitlines())
-    finally:  # one registers a method of its own
-        new = PREDICTORS.keys() - before.keys()
-        for name in new:
-            del PREDICTORS[name]
-    return space, printed, new
 
 
 @pytest.mark.slow
@@ -219,8 +175,12 @@ def test_every_python_block_is_run():
         "README.md": 3,
         "closed_loop.md": 1,
         "correctors.md": 3,
+        "data_formats.md": 3,
+        "faq.md": 3,
+        "getting_started.md": 2,
         "gmv.md": 6,
         "predictors.md": 7,
+        "results.md": 1,
         "scenes.md": 4,
     }
 
@@ -240,7 +200,7 @@ def test_documentation_shows_every_command():
     shown = {tuple(parse(line)[0]) for _, line in ADSIM_LINES}
     assert shown == {
         *(("run",), ("replay", "ipinyou"), ("data", "describe"), ("data", "trajectories")),
-        *(("train",), ("list",), ("show",), ("schema",)),
+        *(("sweep",), ("train",), ("list",), ("show",), ("schema",)),
         *(("bench", name) for name in ("speed", "netcvr", "gmv", "scenes", "denoise", "agents")),
     }
 
@@ -360,23 +320,6 @@ def test_presets_and_extras_of_benchmarks_are_described(study, heading):
         assert f"| `{name}` | {preset.clicks:,} |" in text
         assert all(f"`{scenario}`" in text for scenario, _ in preset.seeds)
     assert [name for name in study.EXTRAS if f"`{name}`" not in text] == []
-
-
-def test_every_column_of_the_results_is_described():
-    text = (ROOT / "docs" / "results.md").read_text()
-    (tables,) = run(load("default", TINY), ["dual"], [0])
-    for name, table in tables._asdict().items():
-        described = set(re.findall(r"`(\w+)`", section(text, f"{name}.parquet")))
-        assert described >= set(table.columns)
-        first_cells = (
-            row.split("|")[1]
-            for row in section(text, f"{name}.parquet").splitlines()[5:]
-            if row[:1] == "|"
-        )
-        assert {column for cell in first_cells for column in re.findall(r"`(\w+)`", cell)} == set(
-            table.columns
-        )
-    assert {"expected_low", "ci_low", "expected_diff"} < set(summarise(tables.trials)[0])
 
 
 def test_every_entry_of_the_environments_is_described():

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from command_line import adsim
 from small_stacks import SIZE
-from small_worlds import SMALL_WORLD
+from small_worlds import write_scenario
 
 from adsim.env import AuctionEnv
 from agents import AGENTS
@@ -22,14 +22,6 @@ from scenarios.schema import load
 from scenarios.stacks import make_stack
 
 TARGETS = Targets(cpc=3.0, net_cpa=12.0, net_roas=20.0)
-
-
-def write_scenario(path, **more):
-    """A small scenario file."""
-    keys = {**SMALL_WORLD, "campaign.budget": 150.0, **more}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in keys.items()]
-    path.write_text("[world]\n" + "\n".join(lines))
-    return str(path)
 
 
 @pytest.fixture(scope="module")

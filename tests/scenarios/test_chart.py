@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import python_blocks
 
 from scenarios import chart_png
 from scenarios.chart import REFERENCE, Axis, Chart, Series, as_json, line_of, rounded

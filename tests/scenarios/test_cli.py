@@ -8,6 +8,7 @@ from command_line import adsim
 
 from scenarios.bench_cli import parse_seeds
 from scenarios.cli import parse_overrides
+from scenarios.trial import play_trial
 
 SMALL = (
     *("--set", "time.num_ticks=12", "--set", "traffic.impressions_per_tick=40"),
@@ -50,13 +51,14 @@ def test_run_writes_tables_figures_and_json(tmp_path):
     assert [row["agent"] for row in rows] == ["dual", "value"]
     assert {"expected_net_value", "ci_low", "diff_high", "share_of_hindsight"} <= set(rows[0])
     folder = tmp_path / "default"
-    trials = pd.read_parquet(folder / "trials.parquet")
+    trials = pd.read_parquet(folder)
     assert len(trials) == 4
-    description = json.loads((folder / "run.json").read_text())
+    assert (pd.read_parquet(folder / "_events.parquet")["delay_hours"] >= 0).all()
+    description = json.loads((folder / "_run.json").read_text())
     assert description["seeds"] == [0, 1]
     assert description["scenario"]["world"]["time"]["num_ticks"] == 12
     for name in ("overview", "pacing", "net_value", "delays", "prices", "leaderboard"):
-        assert (folder / f"{name}.png").stat().st_size > 5_000
+        assert (folder / "_figures" / f"{name}.png").stat().st_size > 5_000
 
 
 def test_run_prints_a_table(tmp_path):
@@ -114,31 +116,27 @@ def test_import_and_make_load_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
-def test_interrupted_run_keeps_the_finished_campaigns(tmp_path, monkeypatch):
-    from scenarios import commands
+def test_interrupted_run_keeps_the_finished_campaigns_and_goes_on(tmp_path, monkeypatch):
+    from scenarios import trial
 
-    complete = commands.run
+    played = []
 
-    def interrupted(*arguments, **options):
-        for number, part in enumerate(complete(*arguments, **options)):
-            if number == 2:
-                raise KeyboardInterrupt
-            yield part
+    def interrupted(folder, trial):
+        if len(played) == 2:
+            raise KeyboardInterrupt
+        played.append(trial.agent)
+        return play_trial(folder, trial)
 
-    monkeypatch.setattr(commands, "run", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        commands.run_command(
-            *(
-                "default",
-                ["value", "dual"],
-                [0, 1],
-                dict(zip(("time.num_ticks",), (4,), strict=True)),
-            ),
-            *(tmp_path,),
-            as_json=False,
-            plots=False,
-        )
-    assert len(pd.read_parquet(tmp_path / "default" / "trials.parquet")) == 2
+    command = ("run", "-a", "value", "-a", "dual", "--seeds", "0,1", *SMALL, "--no-plots")
+    command += ("--out", tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(trial, "play_trial", interrupted)
+        assert adsim(*command)[0] == 130
+    assert len(pd.read_parquet(tmp_path / "default")) == 2
+    status, _, err = adsim(*command)
+    assert status == 0
+    assert "2 of 4 trials taken" in err
+    assert pd.read_parquet(tmp_path / "default")["agent"].tolist() == ["value", "dual"] * 2
 
 
 AGENT = """
@@ -158,7 +156,7 @@ def test_run_plays_an_agent_of_the_user_on_several_structures(tmp_path):
     )
     assert status == 0
     assert [(row["structures"], row["seeds"]) for row in json.loads(out)["rows"]] == [(3, 2)] * 2
-    assert len(pd.read_parquet(tmp_path / "default" / "trials.parquet")) == 12
+    assert len(pd.read_parquet(tmp_path / "default")) == 12
 
 
 @pytest.mark.parametrize(

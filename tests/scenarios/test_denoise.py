@@ -4,9 +4,9 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from auction_logs import write_ipinyou
 from command_line import adsim
 
-from adsim.datasets.ipinyou import AuctionLog, write_auction_log
 from scenarios import denoise
 from scenarios.denoise import GRID, METHODS, METHODS_OF, PRESETS, Step, Trial, pace, plan, run_step
 from scenarios.denoise_bench import choose_steps, parse_sigmas
@@ -28,18 +28,9 @@ def table(steps, prices=(SYNTHETIC,)):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder in the form of iPinYou: 12,000 auctions of 2997, two landscapes, free auctions."""
-    path, rng = tmp_path_factory.mktemp("ipinyou"), np.random.default_rng(0)
-    price = rng.integers(1, 200, 12_000).astype(float)
-    price[::100] = 0.0
-    log = AuctionLog(np.zeros(price.size, bool), price, np.full(price.size, 0.001))
-    write_auction_log(path / "2997.test.theta.txt.gz", log)
-    for campaign in ("1458", "2997"):
-        counts = rng.integers(0, 50, 301)
-        counts[0] = 7
-        about = {"imp_train": 100, "cost_train": 100, "clk_train": 1}
-        info = {**about, "price_counter_train": counts.tolist()}
-        (path / f"{campaign}.info.json").write_text(json.dumps(info))
+    """A folder in the form of iPinYou."""
+    path = tmp_path_factory.mktemp("ipinyou")
+    write_ipinyou(path)
     return path
 
 

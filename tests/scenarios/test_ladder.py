@@ -8,9 +8,8 @@ import pytest
 from command_line import adsim
 from small_stacks import SIZE, SMALL
 
-import scenarios.ladder as ladder
+from scenarios import trial
 from scenarios.ladder_report import plot, rows_of
-from scenarios.schema import load
 
 NAMES = ["fnc", "tesla", "reader", "scenes", "full", "oracle", "hindsight"]
 KEYS = {"rung", "expected_net_value", "net_value", "ci_low", "ci_high", "paired_diff"}
@@ -19,7 +18,7 @@ KEYS |= {"paired_low", "paired_high", "share_of_oracle", "share_of_hindsight"}
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    monkeypatch.setattr(ladder, "SIZE", SIZE)
+    monkeypatch.setattr(trial, "SIZE", SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -47,24 +46,21 @@ def test_every_rung_is_a_row(folder):
     assert rows[1]["paired_diff"] == pytest.approx(step)
     assert rows[0]["pcoc_refund_rate"] is None  # FNC says nothing of refunds
     written = {path.name for path in (folder / "out" / "default").iterdir()}
-    assert written == {"ladder", "ladder.json", "ladder.parquet", "ladder.png"}
+    assert written == {
+        *("trials.parquet", "_ticks.parquet", "_curves.parquet", "_run.json"),
+        *("_trials", "_figures", "_sweep.log"),
+    }
+    trials = pd.read_parquet(folder / "out" / "default")
+    assert trials["estimates"].tolist() == [name for name in NAMES[:-1] for _ in range(2)]
 
 
 def test_what_was_played_is_taken_from_the_folder(folder, monkeypatch):
     first = json.loads(small_run(folder)[1])["rows"]  # played, or taken from the test above
-    monkeypatch.setattr(ladder, "run", lambda *_: pytest.fail("played again"))
+    monkeypatch.setattr(trial, "play_trial", lambda *_: pytest.fail("played again"))
     status, out, err = small_run(folder)
     assert status == 0
     assert json.loads(out)["rows"] == first
-    assert "12 of 12 campaigns taken from" in err
-
-
-def test_other_settings_are_played_anew(folder):
-    step = ladder.plan(load("default", SMALL), "default", SMALL, [], [0])[0]
-    out = folder / "out" / "default"
-    other = step._replace(overrides=json.dumps({**SMALL, "campaign.margin": 0.2}))
-    assert other.file(out) == step.file(out)
-    assert ladder.read(other, out) is None
+    assert "12 of 12 trials taken from" in " ".join(err.split())
 
 
 @pytest.mark.parametrize(
@@ -81,8 +77,8 @@ def test_bad_options_are_named(folder, options, text):
     assert text in " ".join(err.split())
 
 
-def trial(rung, seed, expected, bound=float("nan"), **columns):
-    base = {"rung": rung, "structure": 0, "seed": seed, "expected_net_value": expected}
+def campaign(rung, seed, expected, bound=float("nan"), **columns):
+    base = {"estimates": rung, "structure": 0, "seed": seed, "expected_net_value": expected}
     sums = {f"{t}_{k}": 1.0 for t in ("ctr", "cvr", "gmv", "net_gmv") for k in _KINDS}
     sums |= {f"refund_rate_{k}": 1.0 for k in _KINDS}
     return {**base, "net_value": expected + 1.0, "hindsight": bound, **sums, **columns}
@@ -92,8 +88,11 @@ _KINDS = ("predicted", "observed")
 
 
 def test_rows_by_hand():
-    trials = [trial("fnc", 0, 80.0, cvr_predicted=3.0), trial("fnc", 1, 90.0, cvr_observed=3.0)]
-    trials += [trial("oracle", 0, 100.0, 104.0), trial("oracle", 1, 100.0, 106.0)]
+    trials = [
+        campaign("fnc", 0, 80.0, cvr_predicted=3.0),
+        campaign("fnc", 1, 90.0, cvr_observed=3.0),
+    ]
+    trials += [campaign("oracle", 0, 100.0, 104.0), campaign("oracle", 1, 100.0, 106.0)]
     rows = rows_of(pd.DataFrame(trials))
     assert [row["rung"] for row in rows] == ["fnc", "oracle", "hindsight"]
     assert [row["expected_net_value"] for row in rows] == [85.0, 100.0, 105.0]
@@ -107,7 +106,7 @@ def test_rows_by_hand():
 
 
 def test_one_seed_has_no_interval_and_is_drawn():
-    trials = [trial("fnc", 0, 80.0), trial("oracle", 0, 100.0, 104.0)]
+    trials = [campaign("fnc", 0, 80.0), campaign("oracle", 0, 100.0, 104.0)]
     rows = rows_of(pd.DataFrame(trials))
     assert rows[1]["paired_low"] == -np.inf
     assert len(plot(rows, "one seed").axes) == 3

@@ -54,7 +54,7 @@ TICKS = ticks_of({("a", 0): (1.0, 2.0, 3.0)}, target_spend=(4.0, 4.0, 4.0))
 TRIALS = trials_of({("default", "a"): [(3.0, 5.0), (5.0, 1.0)]}, hindsight=8.0)
 EVENTS = events_of(("click", -1, 0.0), ("purchase", 0, 2.0), ("purchase", 1, 30.0))
 AUCTIONS = auctions_of((1.0, True, 1.0), (2.0, True, 2.0), (4.0, False, np.nan))
-TABLES = Tables(TRIALS, TICKS, EMPTY, EVENTS, AUCTIONS)
+TABLES = Tables(TRIALS, TICKS, pd.DataFrame(), EVENTS, AUCTIONS)
 
 
 def draw(name, table, ax=None):

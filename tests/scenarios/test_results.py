@@ -5,7 +5,15 @@ import pandas as pd
 import pytest
 
 from scenarios.intervals import clustered, interval, paired
-from scenarios.results import Tables, jsonable, load, save, summarise
+from scenarios.results import (
+    Tables,
+    jsonable,
+    leaderboard,
+    load,
+    load_about,
+    save,
+    summarise,
+)
 
 
 def trials():
@@ -60,27 +68,84 @@ def test_json_has_no_nan():
     )
 
 
-def test_tables_round_trip_and_leave_no_partial_file(tmp_path):
-    tables = Tables(trials(), trials(), trials(), trials())
-    written = save(tables, tmp_path, {"rows": [1]})
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in written)
-    pd.testing.assert_frame_equal(load(tmp_path).trials, tables.trials)
-    assert json.loads((tmp_path / "run.json").read_text()) == {"rows": [1]}
+def campaign(seed, **columns):
+    labels = {"agent": "a", "seed": seed}
+    ticks = pd.DataFrame({**labels, "tick": [0, 1], "spend": [1.0, 2.0 + seed]})
+    row = {**labels, "status": "done", "net_value": 1.0 + seed, **columns}
+    return Tables(pd.DataFrame([row]), ticks, *[pd.DataFrame()] * 3)
 
 
-def test_interrupted_write_keeps_the_old_file(tmp_path, monkeypatch):
-    save(Tables(*[trials()] * 4), tmp_path, {"rows": [1]})
-    before = (tmp_path / "trials.parquet").read_bytes()
+def test_folder_is_a_dataset_of_trials(tmp_path):
+    written = save(map(campaign, range(3)), tmp_path, {"rows": [float("nan")]})
+    names = ["_run.json", "_ticks.parquet", "trials.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert sorted(path.name for path in written) == names
+    (tmp_path / "_report").mkdir()
+    (tmp_path / "_report" / "index.html").write_text("no table")
+    trials = pd.read_parquet(tmp_path)
+    assert trials["net_value"].tolist() == [1.0, 2.0, 3.0]
+    tables = load(tmp_path)
+    pd.testing.assert_frame_equal(tables.trials, trials)
+    assert tables.ticks["spend"].tolist() == [1.0, 2.0, 1.0, 3.0, 1.0, 4.0]
+    assert tables.events.empty
+    assert load_about(tmp_path) == {"rows": [None]}
 
-    def broken(self, path, **_):
-        path.write_bytes(b"half")
+
+def test_failed_trials_have_rows_without_figures(tmp_path):
+    row = pd.DataFrame([{"agent": "a", "seed": 0, "status": "failed"}])
+    save([Tables(row, *[pd.DataFrame()] * 4), campaign(1)], tmp_path, {})
+    trials = load(tmp_path).trials
+    assert trials.columns.tolist() == ["agent", "seed", "status", "net_value"]
+    assert trials["status"].tolist() == ["failed", "done"]
+    assert np.isnan(trials["net_value"].iloc[0])
+
+
+def test_tables_without_rows_replace_those_of_before(tmp_path):
+    save([campaign(0)], tmp_path, {})
+    save([campaign(0)._replace(ticks=pd.DataFrame())], tmp_path, {})
+    assert load(tmp_path).ticks.empty
+
+
+def test_no_results_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no results"):
+        load(tmp_path)
+
+
+def test_interrupted_write_keeps_the_old_files(tmp_path, monkeypatch):
+    save([campaign(0)], tmp_path, {"rows": [1]})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def broken():
+        yield campaign(1)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pd.DataFrame, "to_parquet", broken)
     with pytest.raises(KeyboardInterrupt):
-        save(Tables(*[trials()] * 4), tmp_path, {"rows": [2]})
-    assert (tmp_path / "trials.parquet").read_bytes() == before
-    assert not list(tmp_path.glob(".*partial"))
+        save(broken(), tmp_path, {"rows": [2]})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_rows_of_a_sweep_are_compared_with_the_first_player_of_their_point():
+    rows = [
+        {**row, "x": x, "estimates": "platform", "net_value": row["net_value"] * x}
+        for x in (1, 10)
+        for row in trials().to_dict("records")
+    ]
+    board = leaderboard(pd.DataFrame(rows), ["x"])
+    assert [(row["x"], row["agent"], row["diff"]) for row in board] == [
+        *((1, "a", 0.0), (1, "b", pytest.approx(1.0))),
+        *((10, "a", 0.0), (10, "b", pytest.approx(10.0))),
+    ]
+
+
+def test_rows_of_one_player_are_compared_with_the_first_point():
+    rows = [
+        {**row, "x": x, "estimates": "platform", "net_value": row["net_value"] * x}
+        for x in (1, 10)
+        for row in of("a").to_dict("records")
+    ]
+    board = leaderboard(pd.DataFrame(rows), ["x"])
+    # 10 (1, 2, 3) - (1, 2, 3) = 9, 18, 27
+    assert [(row["x"], row["diff"]) for row in board] == [(1, 0.0), (10, pytest.approx(18.0))]
 
 
 def test_interval_is_clustered_by_structure():

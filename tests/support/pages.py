@@ -10,6 +10,11 @@ def python_blocks(text):
     return [body for language, body in _FENCE.findall(text) if language == "python"]
 
 
+def text_blocks(text):
+    """Lines of the fenced blocks of plain text: what examples print."""
+    return [body.splitlines() for language, body in _FENCE.findall(text) if language == "text"]
+
+
 def command_lines(text, program):
     """Lines of the code blocks, fenced or indented, that start with a program."""
     fenced = [line for language, body in _FENCE.findall(text) for line in body.splitlines()]

@@ -1,5 +1,7 @@
 """Configuration keys of a world so small that a test plays it in milliseconds."""
 
+import json
+
 SMALL_WORLD = {
     "platform_noise.ctr_sd": 0.0,
     "platform_noise.cvr_sd": 0.0,
@@ -19,3 +21,11 @@ SMALL_WORLD = {
     "market.population.budget_range": [50.0, 400.0],
     "market.population.value_range": [0.02, 0.2],
 }
+
+
+def write_scenario(path, **more):
+    """A small scenario file."""
+    keys = {**SMALL_WORLD, "campaign.budget": 150.0, **more}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in keys.items()]
+    path.write_text("[world]\n" + "\n".join(lines))
+    return str(path)
