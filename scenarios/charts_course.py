@@ -25,6 +25,7 @@ _TARGETS = {
     "gmv": ("GMV", "currency per converting click"),
     "net_gmv": ("net GMV", "currency per click"),
 }
+_MONEY = ("gmv", "net_gmv")
 _DELAYS = {
     "first purchase": "first purchase since its click",
     "later purchase": "later purchases since their click",
@@ -104,7 +105,7 @@ def calibration_charts(played: Played, rows: IntArray) -> Iterator[Chart]:
         found = played.bins.get((CALIBRATION, target))
         if found is None:
             continue
-        least_of = found.counts if target in ("gmv", "net_gmv") else found.predicted
+        least_of = found.counts if target in _MONEY else found.predicted
         series = []
         for look, parts in list(groups.items())[:_MOST_LINES]:
             own = np.concatenate(parts)
@@ -114,7 +115,9 @@ def calibration_charts(played: Played, rows: IntArray) -> Iterator[Chart]:
         if not series:
             continue
         ends = np.concatenate([part for one in series for part in (one.x, one.y)])
-        ends = np.array([ends.min() / 1.5, ends.max() * 1.5])
+        most = np.inf if target in _MONEY else 1.0
+        series = [_below(one, most) for one in series]
+        ends = np.array([ends.min() / 1.5, min(ends.max() * 1.5, most)])
         series.append(Series("as predicted", "line", ends, ends, look=REFERENCE))
         yield Chart(
             f"calibration_{target}",
@@ -125,6 +128,11 @@ def calibration_charts(played: Played, rows: IntArray) -> Iterator[Chart]:
             Axis(f"observed, {unit} (log scale)", log=True),
             tuple(series),
         )
+
+
+def _below(points: Series, most: float) -> Series:
+    """The points with intervals that end where the label does."""
+    return points if points.high is None else points._replace(high=np.minimum(points.high, most))
 
 
 def _calibration(played: Played, rows: IntArray, bins: Bins, expected: FloatArray) -> Series | None:

@@ -72,13 +72,14 @@ def test_calibration_compares_means_of_bins():
 
 def test_calibration_intervals_are_of_ratios_over_campaigns():
     # Two campaigns: 10 of 40 and 30 of 40 buy. Ratio 40 / 80; influences .25 and .75, of which the
-    # mean is .5 and the standard error .25; t(1) = 12.7062. It is cut at 10 times the mean.
+    # mean is .5 and the standard error .25; t(1) = 12.7062: 3.2 to both sides, cut at a tenth of the
+    # mean and at 1.
     parts = small_results.campaigns(budgets=(10,), agents=("a",), seeds=(0, 1))
     curves = parts[1].curves
     parts[1].curves.loc[curves["low"].between(0.39, 0.4), "observed"] = 30.0
     (chart,) = calibration_charts(played_of(parts), np.arange(2))
     assert chart.series[0].y[0] == pytest.approx(0.5)
-    assert chart.series[0].high[0] == pytest.approx(0.5 + 12.7062 * 0.25, abs=1e-4)
+    assert chart.series[0].high[0] == pytest.approx(1.0)
     assert chart.series[0].low[0] == pytest.approx(0.05)
 
 
