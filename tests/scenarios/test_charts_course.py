@@ -70,17 +70,25 @@ def test_calibration_compares_means_of_bins():
     assert chart.y.log
 
 
-def test_calibration_intervals_are_of_ratios_over_campaigns():
-    # Two campaigns: 10 of 40 and 30 of 40 buy. Ratio 40 / 80; influences .25 and .75, of which the
-    # mean is .5 and the standard error .25; t(1) = 12.7062: 3.2 to both sides, cut at a tenth of the
-    # mean and at 1.
+@pytest.mark.parametrize(
+    ("first", "second", "half"),
+    [
+        # 19 and 21 of 40 buy: ratio 40 / 80, influences .475 and .525 with standard error .025;
+        # t(1) = 12.7062.
+        (19.0, 21.0, 12.7062 * 0.025),
+        # 10 and 30: the interval, 3.2 to both sides, is cut at a tenth of the ratio and at 1.
+        (10.0, 30.0, None),
+    ],
+)
+def test_calibration_intervals_are_of_ratios_over_campaigns(first, second, half):
     parts = small_results.campaigns(budgets=(10,), agents=("a",), seeds=(0, 1))
-    curves = parts[1].curves
-    parts[1].curves.loc[curves["low"].between(0.39, 0.4), "observed"] = 30.0
+    for part, bought in zip(parts, (first, second), strict=True):
+        part.curves.loc[part.curves["low"].between(0.39, 0.4), "observed"] = bought
     (chart,) = calibration_charts(played_of(parts), np.arange(2))
-    assert chart.series[0].y[0] == pytest.approx(0.5)
-    assert chart.series[0].high[0] == pytest.approx(1.0)
-    assert chart.series[0].low[0] == pytest.approx(0.05)
+    points = chart.series[0]
+    ends = (0.05, 1.0) if half is None else (0.5 - half, 0.5 + half)
+    assert points.y[0] == pytest.approx(0.5)
+    assert (points.low[0], points.high[0]) == pytest.approx(ends, abs=1e-4)
 
 
 def test_bins_with_few_expected_positives_are_joined():
