@@ -37,6 +37,8 @@ def report_command(
             views = _views(played, board, about, advance)
     charts = next(iter(views.charts.values()))
     pictures = _pictures(charts)
+    if out is None:  # a folder of one's own may hold other pictures
+        _remove_others(pictures, target)
     _save_pictures(pictures, target)
     files = [chart.id for chart in pictures]
     arranged = played if len(played.trials) else None
@@ -83,14 +85,18 @@ def _pictures(charts: tuple[Chart, ...]) -> list[Chart]:
     return [chart for chart in charts if chart.metric in ("", metric)]
 
 
-def _save_pictures(charts: list[Chart], folder: Path) -> None:
-    """Writes the PNG files, and removes those of an earlier report."""
-    from scenarios import chart_png
-
+def _remove_others(charts: list[Chart], folder: Path) -> None:
+    """Removes figures of an earlier report that this one does not have."""
     names = {f"{chart.id}.png" for chart in charts}
     for old in folder.glob("*.png"):
         if old.name not in names:
             old.unlink()
+
+
+def _save_pictures(charts: list[Chart], folder: Path) -> None:
+    """Writes the PNG files."""
+    from scenarios import chart_png
+
     with console.progress("figures", len(charts)) as advance:
         for chart in charts:
             advance(0, note=chart.id)

@@ -83,10 +83,15 @@ def test_out_and_json(folder, tmp_path):
     assert len(told["rows"]) == 4
 
 
-def test_figures_of_an_earlier_report_are_removed(folder, tmp_path):
-    (tmp_path / "old.png").write_bytes(b"old")
-    adsim("report", folder, "--out", tmp_path)
-    assert not (tmp_path / "old.png").exists()
+def test_figures_of_an_earlier_report_are_removed_but_no_pictures_of_the_user(tmp_path):
+    folder, own = small_results.save(tmp_path / "small"), tmp_path / "own"
+    for place in (folder / "_report", own):
+        place.mkdir()
+        (place / "old.png").write_bytes(b"old")
+    adsim("report", folder)
+    adsim("report", folder, "--out", own)
+    assert not (folder / "_report" / "old.png").exists()
+    assert (own / "old.png").exists()
 
 
 def test_failed_trials_show_their_tracebacks_as_text(tmp_path):
