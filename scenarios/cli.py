@@ -1,4 +1,4 @@
-"""The command line: `adsim run | sweep | train | replay | data | bench | list | show | schema`."""
+"""The command line: `adsim run | sweep | report | train | replay | data | bench | list | ...`."""
 
 import json
 import sys
@@ -150,6 +150,30 @@ def sweep(
         overrides = parse_overrides(set_)
         if not sweep_command(file, overrides, out, options, dry_run=dry_run, as_json=json_):
             raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    folder: Annotated[
+        Path, typer.Argument(help="Results of `adsim run` or `adsim sweep`.", metavar="DIR")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the page; default: DIR/_report.")
+    ] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Show the page in the browser.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Write a page (index.html) and figures (PNG) of a folder of results.
+
+    The page holds all it needs: it works from disk, without a network.
+
+    Example: adsim report results/budget_sweep --open
+    """
+    from scenarios import console
+    from scenarios.report_command import report_command
+
+    with console.user_errors():
+        report_command(folder, out, open_page=open_, as_json=json_)
 
 
 @replay_app.command("ipinyou")

@@ -29,6 +29,7 @@ RESAMPLES = 4_000
 FEWEST = 5  # values that are resampled
 BOOTSTRAP_STREAM = 104  # of rng: apart from every stream of a world
 _BLOCK = 1 << 20  # resampled values at a time
+_COLUMNS = 8  # at a time: their resampled means stay in the cache
 
 Campaign = tuple[int, int]
 """Structure and seed."""
@@ -42,6 +43,14 @@ class Interval(NamedTuple):
     high: float
 
 
+class Band(NamedTuple):
+    """Intervals of several quantities."""
+
+    mean: FloatArray
+    low: FloatArray
+    high: FloatArray
+
+
 UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
 
 
@@ -53,17 +62,24 @@ def interval(values: FloatArray) -> Interval:
     Returns:
         Unknown without values, infinite with one.
     """
-    values = np.asarray(values, dtype=np.float64)
-    if not values.size:
-        return UNKNOWN
-    mean = float(values.mean())
-    if values.size < 2:
-        return Interval(mean, -float("inf"), float("inf"))
-    if values.size < FEWEST:
-        half = _t_quantile(values.size) * float(values.std(ddof=1)) / values.size**0.5
+    mean, low, high = _columns(np.asarray(values, dtype=np.float64).reshape(-1, 1))
+    return Interval(float(mean[0]), float(low[0]), float(high[0]))
+
+
+def _columns(values: FloatArray) -> Band:
+    """Intervals of the means of the columns of independent rows (n, quantities)."""
+    size = len(values)
+    if not size:
+        unknown = np.full(values.shape[1], np.nan)
+        return Band(unknown, unknown, unknown)
+    mean = values.mean(axis=0)
+    if size < 2:
+        half = np.full(mean.shape, np.inf)
+    elif size < FEWEST:
+        half = _t_quantile(size) * values.std(axis=0, ddof=1) / size**0.5
     else:
-        half = _expanded_half_width(values - mean)
-    return Interval(mean, mean - half, mean + half)
+        half = _expanded_half_widths(values - mean)
+    return Band(mean, mean - half, mean + half)
 
 
 def _t_quantile(size: int) -> float:
@@ -71,28 +87,47 @@ def _t_quantile(size: int) -> float:
     return float(special.stdtrit(size - 1, 0.5 + CONFIDENCE / 2))
 
 
-def _expanded_half_width(deviations: FloatArray) -> float:
-    """Of the symmetric expanded percentile interval, of deviations (n,) from their mean."""
-    size = deviations.size
-    if not np.isfinite(deviations).all():
-        return float("nan")
-    rows = max(_BLOCK // size, 1)
-    blocks = [
-        deviations[_picks(size, start, min(rows, RESAMPLES - start))].mean(axis=1)
-        for start in range(0, RESAMPLES, rows)
-    ]
+def _expanded_half_widths(deviations: FloatArray) -> FloatArray:
+    """Of symmetric expanded percentile intervals, of deviations (n, quantities) from the means."""
+    size = len(deviations)
     # Hesterberg (2015), section 4.3.3: alpha' / 2 = Phi(-sqrt(n / (n - 1)) t(1 - alpha / 2, n - 1))
     far = (size / (size - 1)) ** 0.5 * _t_quantile(size)
-    return float(np.quantile(np.abs(np.concatenate(blocks)), 1 - 2 * special.ndtr(-far)))
+    share = 1 - 2 * special.ndtr(-far)
+    halves = []
+    for first in range(0, deviations.shape[1], _COLUMNS):
+        some = deviations[:, first : first + _COLUMNS].T
+        means = np.empty((len(some), RESAMPLES))
+        rows = max(_BLOCK // size, 1)
+        for start in range(0, RESAMPLES, rows):
+            count = min(rows, RESAMPLES - start)
+            means[:, start : start + count] = some @ _shares(size, start, count).T
+        # A column with a value that is not finite has no interval, and numpy says so by NaN.
+        halves.append(np.quantile(np.abs(means, out=means), share, axis=1))
+    return np.concatenate(halves)
 
 
 @lru_cache(maxsize=8)
-def _picks(size: int, start: int, count: int) -> IntArray:
-    """Which of `size` values are in `count` resamples, from resample `start` on: (count, size)."""
+def _shares(size: int, start: int, count: int) -> FloatArray:
+    """Share of each of `size` values in `count` resamples, from resample `start` on."""
     per_row = -(-size // 4)
     ids = np.arange(start * per_row, (start + count) * per_row)
     draws = uniforms(size, BOOTSTRAP_STREAM, ids).reshape(count, -1)[:, :size]
-    return (draws * size).astype(np.int64)
+    picks = (draws * size).astype(np.int64) + size * np.arange(count)[:, None]
+    return np.bincount(picks.ravel(), minlength=count * size).reshape(count, size) / size
+
+
+def bands(values: FloatArray, structure: IntArray) -> Band:
+    """Intervals of many quantities of the same campaigns at once, each as `clustered`.
+
+    Args:
+        values: (campaigns, quantities)
+        structure: (campaigns,)
+    """
+    kinds, place = np.unique(structure, return_inverse=True)
+    if kinds.size > 1:
+        member = (place == np.arange(kinds.size)[:, None]).astype(np.float64)
+        values = member @ values / member.sum(axis=1, keepdims=True)
+    return _columns(values)
 
 
 def clustered(values: Mapping[Campaign, float]) -> Interval:

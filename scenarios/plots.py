@@ -30,11 +30,12 @@ from matplotlib.ticker import (
 from adsim.types import FloatArray
 from scenarios.intervals import Interval, by_campaign, clustered
 from scenarios.palette import BLUE, GREEN, LINES, VERMILLION, styles_of
+from scenarios.played import cumulative
 from scenarios.results import Tables, write_atomically
 
 INK, GREY, PALE = "#222222", "#8C8C8C", "#BDBDBD"
 _TITLE_SIZE, _TEXT_SIZE, SMALL_SIZE = 10.5, 9.0, 8.0  # points
-_WIDTH, _HEIGHT, _ROW_HEIGHT = 6.4, 4.2, 0.36  # inches; the last per agent of a leaderboard
+_WIDTH, HEIGHT, ROW_HEIGHT = 6.4, 4.2, 0.36  # inches; the last per agent of a leaderboard
 _DPI = 150
 _LEGEND_CHARACTERS = 78  # of one line, handles counted as six each
 _FEW_SEEDS = 10  # below, a band spans all seeds; from here on their 10-90 % range
@@ -84,7 +85,7 @@ def plot_pacing(
         f"Spend against plan\n{_of_seeds(num_seeds, band * (len(shown) <= _MOST_BANDS))}"
     )
     ax.set_ylim(bottom=0.0)
-    return _with_legend(ax)
+    return with_legend(ax)
 
 
 def plot_net_value(
@@ -117,7 +118,7 @@ def plot_net_value(
         ax.plot(x, paths.mean(axis=1), color=colour, ls=line, lw=1.8, label=label)
     seeds = _of_seeds(_num_campaigns(rows))
     ax.title.set_text(f"Net value of {agent!r}: {seeds}\nthe last tick settles what is pending")
-    return _with_legend(ax)
+    return with_legend(ax)
 
 
 def plot_delays(events: pd.DataFrame, ax: Axes | None = None, *, agent: str | None = None) -> Axes:
@@ -153,7 +154,7 @@ def plot_delays(events: pd.DataFrame, ax: Axes | None = None, *, agent: str | No
     _log_axis(ax, FixedLocator(_DELAYS), FixedFormatter(_DELAY_NAMES))
     ax.set_xlim(_DELAYS[0], longest)
     ax.set_ylim(0.0, 102.0)
-    return _with_legend(ax)
+    return with_legend(ax)
 
 
 def plot_prices(
@@ -187,9 +188,9 @@ def plot_prices(
         median = float(np.nanmedian(paid))
         ax.axvline(median, color=INK, ls=LINES[1], lw=1.4, label=f"median paid {median:.3g}")
     subs = (1.0,) if high / low > 1e4 else (1.0, 2.0, 5.0)
-    _log_axis(ax, LogLocator(subs=subs, numticks=20), FuncFormatter(_plain))
+    _log_axis(ax, LogLocator(subs=subs, numticks=20), PLAIN_NUMBERS)
     ax.title.set_text(f"Price to beat in {price.size:,} auctions of {agent!r}")
-    return _with_legend(ax)
+    return with_legend(ax)
 
 
 def plot_leaderboard(
@@ -212,7 +213,7 @@ def plot_leaderboard(
         return _nothing(dressed(ax, *labels), "no trials")
     rows, scenario = _chosen(trials, "scenario", scenario)
     own = {name: _chosen(rows, "agent", name)[0] for name in _names(rows)}
-    ax = dressed(ax, *labels, height=max(_HEIGHT, 1.8 + _ROW_HEIGHT * len(own)))
+    ax = dressed(ax, *labels, height=max(HEIGHT, 1.8 + ROW_HEIGHT * len(own)))
     style = styles_of([*(agents or ()), *_names(trials)])
 
     def spread(column: str, name: str) -> Interval:
@@ -235,14 +236,14 @@ def plot_leaderboard(
     handles.append(Line2D([], [], ls="", marker="o", color=INK, label="realised", mfc="w"))
     if np.isfinite(_column(rows, "hindsight")).any():
         handles.append(Line2D([], [], color=INK, ls=LINES[3], lw=1.6, label="hindsight bound"))
-    return _with_legend(ax, handles)
+    return with_legend(ax, handles)
 
 
 def overview(tables: Tables, path: str | Path | None = None) -> Figure:
     """All panels in one figure, also written to a PNG file if `path` is given."""
-    top = max(_HEIGHT, 1.8 + _ROW_HEIGHT * len(_names(tables.trials)))
-    figure = new_figure(14.5, top + _HEIGHT)
-    grid = figure.add_gridspec(2, 6, height_ratios=[top, _HEIGHT])
+    top = max(HEIGHT, 1.8 + ROW_HEIGHT * len(_names(tables.trials)))
+    figure = new_figure(14.5, top + HEIGHT)
+    grid = figure.add_gridspec(2, 6, height_ratios=[top, HEIGHT])
     lower = {"net_value": grid[1, :2], "delays": grid[1, 2:4], "prices": grid[1, 4:]}
     places = {"leaderboard": grid[0, :3], "pacing": grid[0, 3:], **lower}
     for name, draw in _panels(tables).items():
@@ -293,7 +294,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def dressed(
-    ax: Axes | None, title: str, x_label: str, y_label: str, height: float = _HEIGHT
+    ax: Axes | None, title: str, x_label: str, y_label: str, height: float = HEIGHT
 ) -> Axes:
     """Axes with title, units, light grid and no box; of a new figure if there are none."""
     if ax is None:
@@ -307,8 +308,8 @@ def dressed(
     ax.margins(x=0.02)
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(GREY)
-    ax.xaxis.set_major_formatter(FuncFormatter(_plain))
-    ax.yaxis.set_major_formatter(FuncFormatter(_plain))
+    ax.xaxis.set_major_formatter(PLAIN_NUMBERS)
+    ax.yaxis.set_major_formatter(PLAIN_NUMBERS)
     return ax
 
 
@@ -319,7 +320,7 @@ def _log_axis(ax: Axes, ticks: Locator, labels: Formatter) -> None:
     ax.xaxis.set_major_formatter(labels)
 
 
-def _with_legend(ax: Axes, handles: list[Line2D] | None = None) -> Axes:
+def with_legend(ax: Axes, handles: list[Line2D] | None = None) -> Axes:
     """A legend below the axes, where it covers nothing."""
     shown = ax.get_legend_handles_labels()[0] if handles is None else handles
     width = max(len(str(handle.get_label())) for handle in shown) + 6
@@ -372,13 +373,9 @@ def _chosen(table: pd.DataFrame, column: str, value: str | None) -> tuple[pd.Dat
 
 
 def _cumulative(rows: pd.DataFrame, values: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Ends of ticks in days (T + 1,), from 0, and cumulative values of each path (T + 1, paths)."""
-    start, tick = np.unique(_column(rows, "hours"), return_inverse=True)
+    """Cumulative values of the campaigns of each agent, see `played.cumulative`."""
     path = np.asarray(rows.groupby(["agent", *_campaign_keys(rows)], sort=False).ngroup())
-    table = np.zeros((start.size + 1, path.max() + 1))
-    np.add.at(table, (tick + 1, path), values)
-    length = start[1] - start[0] if start.size > 1 else 0.0
-    return np.append(start, start[-1] + length) / 24.0, np.cumsum(table, axis=0)
+    return cumulative(_column(rows, "hours"), path, values, int(path.max()) + 1)
 
 
 def _campaign_keys(rows: pd.DataFrame) -> list[str]:
@@ -393,5 +390,4 @@ def _of_seeds(num_seeds: int, band: str = "") -> str:
     return "1 campaign" if num_seeds == 1 else f"mean{band} of {num_seeds} campaigns"
 
 
-def _plain(value: float, _: object = None) -> str:
-    return f"{value:,.10g}".replace("-", "\N{MINUS SIGN}")
+PLAIN_NUMBERS = FuncFormatter(lambda value, _: f"{value:,.10g}".replace("-", "\N{MINUS SIGN}"))

@@ -13,6 +13,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import small_results
 from auction_logs import write_ipinyou
 from command_line import adsim
 from documentation import ADSIM_LINES, PAGES, ROOT, parse
@@ -96,6 +97,7 @@ def as_it_is(words):
 RULES = {
     ("run",): small_run,
     ("sweep",): small_sweep,
+    ("report",): lambda words: [word for word in words if word != "--open"],
     ("train",): small_training,
     ("replay", "ipinyou"): as_it_is,
     ("data", "describe"): short_log,
@@ -145,12 +147,18 @@ def train_policy(path):
     assert adsim("train", "--out", path, *TRAINING)[0] == 0
 
 
+def write_results(path):
+    small_results.save(path)
+
+
 FILES = {  # a word of a line -> the file it reads, and what makes it
     "DIR": ("DIR", write_auctions),
     "examples/custom_agent.py:SteadyAgent": ("examples", copy_examples),
     "my_agent.py:MyAgent": ("my_agent.py", lambda path: path.write_text(AGENT)),
     "examples/budget_sweep.toml": ("examples", copy_examples),
     "examples/search.toml": ("examples", copy_examples),
+    "results/default": ("results/default", write_results),
+    "results/budget_sweep": ("results/budget_sweep", write_results),
     "cascade_log.txt.gz": ("cascade_log.txt.gz", write_clicks),
     "trace.txt.gz": ("trace.txt.gz", write_purchases),
     "sb3:results/ppo": ("results/ppo", train_policy),

@@ -180,6 +180,7 @@ def test_every_python_block_is_run():
         "getting_started.md": 2,
         "gmv.md": 6,
         "predictors.md": 7,
+        "reports.md": 1,
         "results.md": 1,
         "scenes.md": 4,
     }
@@ -200,7 +201,7 @@ def test_documentation_shows_every_command():
     shown = {tuple(parse(line)[0]) for _, line in ADSIM_LINES}
     assert shown == {
         *(("run",), ("replay", "ipinyou"), ("data", "describe"), ("data", "trajectories")),
-        *(("sweep",), ("train",), ("list",), ("show",), ("schema",)),
+        *(("sweep",), ("report",), ("train",), ("list",), ("show",), ("schema",)),
         *(("bench", name) for name in ("speed", "netcvr", "gmv", "scenes", "denoise", "agents")),
     }
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from scenarios.intervals import UNKNOWN, Interval, interval
+from scenarios.intervals import UNKNOWN, Interval, bands, clustered, interval
 
 
 def test_few_values_have_a_student_t_interval():
@@ -43,3 +43,23 @@ def test_bootstrap_is_as_wide_as_student_t_for_many_normal_values():
     values = stats.norm.rvs(size=400, random_state=3)
     half = stats.t.ppf(0.975, 399) * stats.sem(values)
     assert interval(values).high - values.mean() == pytest.approx(half, rel=0.04)
+
+
+@pytest.mark.parametrize("size", [1, 3, 6])
+@pytest.mark.parametrize("num_structures", [1, 3])
+def test_bands_are_the_clustered_intervals_of_every_quantity(size, num_structures):
+    values = stats.norm.rvs(size=(size * num_structures, 11), random_state=4)
+    structure = np.arange(size * num_structures) % num_structures
+    found = np.array(bands(values, structure))  # (3, 11)
+    for place, column in enumerate(values.T):
+        campaigns = zip(structure.tolist(), range(len(column)), strict=True)
+        alone = clustered(dict(zip(campaigns, column.tolist(), strict=True)))
+        assert found[:, place] == pytest.approx(alone)
+
+
+def test_a_quantity_that_is_not_known_leaves_the_others_alone():
+    values = np.arange(12.0).reshape(6, 2)
+    values[2, 1] = np.nan
+    found = bands(values, np.zeros(6, np.int64))
+    assert np.isfinite([found.low[0], found.high[0]]).all()
+    assert np.isnan([found.low[1], found.high[1]]).all()
