@@ -25,7 +25,7 @@ from scenarios.monitor import Monitor
 from scenarios.sweep import Options, make_engine, play, prepare, row_of
 from scenarios.trial import Trial, World
 
-_LONG = {"traffic.impressions_per_tick": 3_000.0, "campaign.history_auctions": 1_000}
+_LONG = {"traffic.impressions_per_tick": 4_000.0, "campaign.history_auctions": 1_000}
 """Of `default`: a week that takes more than 3 s."""
 _TINY = {
     **{"time.num_ticks": 8, "time.tick_hours": 12.0, "traffic.impressions_per_tick": 30},
