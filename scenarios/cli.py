@@ -29,6 +29,10 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a scenario key; repeatable."),
 ]
 
+ResumeOption = Annotated[
+    bool, typer.Option("--resume/--no-resume", help="Take finished trials from the folder.")
+]
+
 
 def parse_overrides(pairs: list[str] | None) -> dict[str, Any]:
     """{"market.reserve": "0.01"} from ["market.reserve=0.01"].
@@ -74,6 +78,7 @@ def run(
     json_: JsonOption = False,
     no_plots: Annotated[bool, typer.Option("--no-plots", help="Write tables only.")] = False,
     jobs: JobsOption = 2,
+    resume: ResumeOption = True,
     cache: CacheOption = None,
 ) -> None:
     """Compare estimates of what impressions are worth, or agents, in campaigns of a scenario.
@@ -94,7 +99,7 @@ def run(
     with console.user_errors():
         seed_list = parse_seeds(seeds) if seeds is not None else None
         structure_list = parse_seeds(structures, "--structures") if structures is not None else None
-        options: dict[str, Any] = {"structures": structure_list, "jobs": jobs}
+        options: dict[str, Any] = {"structures": structure_list, "jobs": jobs, "resume": resume}
         options |= {"as_json": json_, "plots": not no_plots}
         overrides = parse_overrides(set_)
         if agent:
@@ -122,9 +127,7 @@ def sweep(
     ] = None,
     cpus: Annotated[float, typer.Option(help="CPUs of a trial, for Ray.")] = 1.0,
     gpus: Annotated[float, typer.Option(help="GPUs of a trial, for Ray.")] = 0.0,
-    resume: Annotated[
-        bool, typer.Option("--resume/--no-resume", help="Take finished trials from the folder.")
-    ] = True,
+    resume: ResumeOption = True,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Play trials again that failed.")
     ] = False,

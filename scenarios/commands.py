@@ -29,6 +29,7 @@ def run_command(
     *,
     structures: list[int] | None = None,
     jobs: int = 2,
+    resume: bool = True,
     as_json: bool,
     plots: bool,
 ) -> None:
@@ -49,9 +50,11 @@ def run_command(
         for player in players
     ]
     folder = make_folder(out / scenario.name)
+    results.claim(folder, "agents")
     interrupted = False
     try:
-        play_all(f"run {scenario.name}", trials, folder, _options(jobs, None))
+        options = _options(jobs, None)._replace(resume=resume)
+        play_all(f"run {scenario.name}", trials, folder, options)
     except KeyboardInterrupt:
         interrupted = True
     description = _describe("agents", scenario, players, chosen, worlds, overrides)
@@ -84,6 +87,7 @@ def ladder_command(
     structures: list[int] | None = None,
     jobs: int = 2,
     cache: Path | None = None,
+    resume: bool = True,
     as_json: bool,
     plots: bool,
 ) -> None:
@@ -99,9 +103,10 @@ def ladder_command(
     scenario, began = load(name, overrides), time.monotonic()
     chosen = seeds if seeds is not None else list(range(ladder.PRESETS[preset]))
     worlds = structures or [scenario.world.structure_seed]
-    options = _options(jobs, make_folder(cache or cache_folder()))
+    options = _options(jobs, make_folder(cache or cache_folder()))._replace(resume=resume)
     trials = ladder.plan(scenario, name, overrides, worlds, chosen)
-    folder = make_folder(out / scenario.name)
+    folder = make_folder(out / f"{scenario.name}_ladder")
+    results.claim(folder, "ladder")
     play_all(f"ladder {scenario.name}", trials, folder, options)
     description = _describe("ladder", scenario, [ladder.AGENT], chosen, worlds, overrides)
     description |= {"estimates": ladder.PLAYED, "seconds": time.monotonic() - began}

@@ -15,7 +15,7 @@ from scenarios import console
 from scenarios.parcels import Enclosed, Parcel, pack, work_on
 from scenarios.trial import Training, Trial
 from scenarios.version import code_digest
-from scenarios.workers import Outcome, attempt, sendable
+from scenarios.workers import THREADS, Outcome, attempt, sendable
 
 if TYPE_CHECKING:
     from scenarios.sweep import Options
@@ -24,7 +24,6 @@ _STORE_BYTES = 200_000_000  # object store of a local Ray; what does not fit goe
 _RETRIES = 2  # of a task whose worker or node dies; done by Ray
 _REFRESH_SECONDS = 5.0  # between looks at how large the cluster is
 _CONNECT_SECONDS = 10.0
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 class OtherCodeError(RuntimeError):
@@ -187,7 +186,7 @@ def _connect(ray: Any, options: "Options") -> None:
         "include_dashboard": False,
         "logging_level": "error",
         "log_to_driver": False,
-        "runtime_env": {"env_vars": dict.fromkeys(_THREADS, "1")},
+        "runtime_env": {"env_vars": dict.fromkeys(THREADS, "1")},
     }
     if options.address is None:
         size = {"num_cpus": options.jobs, "object_store_memory": _STORE_BYTES}

@@ -59,38 +59,43 @@ def of(trials: pd.DataFrame, column: str, value: Any) -> pd.DataFrame:
 def summarise(trials: pd.DataFrame) -> list[dict[str, Any]]:
     """One row per agent: means, intervals, paired differences to the first agent."""
     names = list(agents_of(trials))
-    first = of(trials, "agent", names[0])
+    parts = [of(trials, "agent", name) for name in names]
     return [
-        {
-            "agent": name,
-            **summary_row(of(trials, "agent", name), None if name == names[0] else first),
-        }
-        for name in names
+        {"agent": name, **summary_row(part, parts[0])}
+        for name, part in zip(names, parts, strict=True)
     ]
 
 
 def leaderboard(trials: pd.DataFrame, axes: Sequence[str] = ()) -> list[dict[str, Any]]:
     """One row per point of a sweep and player: means, intervals, paired differences.
 
-    Differences are to the first player of the same point; with one player, to the first point.
+    Differences are to the first player of the same point; with one player, to the first point;
+    NaN if nothing of it is finished.
 
     Args:
-        trials: finished ones.
+        trials: all, those that failed included, which say who is first.
         axes: columns that vary.
     """
     players = trials[list(WHO)].drop_duplicates().to_numpy().tolist()
     groups = trials.groupby([*axes, *WHO], sort=False, dropna=False)
-    parts: dict[Any, pd.DataFrame] = {key: pd.DataFrame(part) for key, part in groups}
+    parts: dict[Any, pd.DataFrame] = {key: finished(pd.DataFrame(part)) for key, part in groups}
     rows, first = [], next(iter(parts), None)
     for key, part in parts.items():
-        rival = (*key[: len(axes)], *players[0]) if len(players) > 1 else first
-        other = parts.get(rival) if rival != key else None
-        rows.append(dict(zip([*axes, *WHO], key, strict=True)) | summary_row(part, other))
+        rival: Any = (*key[: len(axes)], *players[0]) if len(players) > 1 else first
+        if len(part):
+            other = parts[rival] if rival in parts else part.iloc[:0]
+            row = summary_row(part, other)
+            rows.append(dict(zip([*axes, *WHO], key, strict=True)) | row)
     return rows
 
 
-def summary_row(part: pd.DataFrame, first: pd.DataFrame | None) -> dict[str, Any]:
-    """Means and intervals of one player's campaigns; differences to another's, or 0."""
+def finished(trials: pd.DataFrame) -> pd.DataFrame:
+    """Those that did not fail."""
+    return of(trials, "status", "done") if "status" in trials else trials
+
+
+def summary_row(part: pd.DataFrame, first: pd.DataFrame) -> dict[str, Any]:
+    """Means and intervals of one player's campaigns; differences to another's, NaN without."""
     played = by_campaign(part, "expected_net_value")
     row: dict[str, Any] = {
         "structures": len({structure for structure, _ in played}),
@@ -101,7 +106,7 @@ def summary_row(part: pd.DataFrame, first: pd.DataFrame | None) -> dict[str, Any
         row |= {column: found.mean, f"{ends}_low": found.low, f"{ends}_high": found.high}
     for name, column in (("expected_diff", "expected_net_value"), ("diff", "net_value")):
         same = Interval(0.0, 0.0, 0.0)
-        difference = same if first is None else paired(part, first, column)
+        difference = same if first is part else paired(part, first, column)
         row[name], row[f"{name}_low"], row[f"{name}_high"] = difference
     values = {name: np.asarray(part[name], dtype=np.float64) for name in _SUMMED}
     for column in ("spend", "impressions", "wins", "clicks", "purchases", "refunds", "gmv"):
@@ -239,6 +244,12 @@ class _Appender:
         elif error is None:
             self._path.unlink(missing_ok=True)
         self._stack.__exit__(kind, error, trace)
+
+
+def claim(folder: Path, kind: str) -> None:
+    """Raises ValueError if a folder holds results of another kind, which would be overwritten."""
+    if (folder / ABOUT).is_file() and (other := load_about(folder).get("kind")) != kind:
+        raise ValueError(f"--out: {folder} holds results of another kind ({other}): name another")
 
 
 def save_table(table: pd.DataFrame, path: Path) -> None:

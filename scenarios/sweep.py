@@ -6,7 +6,9 @@ it ends with the table that it would have had.
 """
 
 import errno
+import os
 import shutil
+import zlib
 from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -30,12 +32,15 @@ from scenarios.trial import (
     do,
     failed_trial,
     key_of,
+    labels_of,
 )
 from scenarios.workers import Engine, InProcess, Outcome, Workers
 
 ENGINES = ("local", "ray")
 LOG = "_sweep.log"
 _KEPT = "_trials"
+_DAMAGED = (KeyError, ValueError, EOFError, BadZipFile, zlib.error)
+"""What reading a damaged file raises."""
 _POLL_SECONDS = 0.5
 _BYTES = 100_000  # of a trial's results, about, those of the dataset included
 
@@ -88,9 +93,15 @@ def read(folder: Path, trial: Trial) -> Record:
 
     Raises:
         FileNotFoundError: it is not finished.
+        ValueError: the file is damaged; it is removed, so that the trial can be played again.
     """
-    with kept_file(folder, trial).open("rb") as file:
-        return decode(np.load(file, allow_pickle=False))
+    path = kept_file(folder, trial)
+    try:
+        with path.open("rb") as file:
+            return decode(np.load(file, allow_pickle=False))
+    except _DAMAGED as error:
+        path.unlink()
+        raise ValueError(f"{path} was damaged and is removed: run the command again") from error
 
 
 def row_of(folder: Path, trial: Trial) -> dict[str, Any] | None:
@@ -99,7 +110,7 @@ def row_of(folder: Path, trial: Trial) -> dict[str, Any] | None:
         with kept_file(folder, trial).open("rb") as file:
             row = decode_row(np.load(file, allow_pickle=False))  # reads no other array
             return row if "status" in row else None
-    except (KeyError, OSError, ValueError, BadZipFile):  # not there, or damaged
+    except (FileNotFoundError, *_DAMAGED):
         return None
 
 
@@ -158,7 +169,9 @@ def prepare(folder: Path) -> None:
     kept = folder / _KEPT
     kept.mkdir(exist_ok=True)
     for stale in kept.glob(".*.partial"):
-        stale.unlink(missing_ok=True)
+        process = stale.name.split(".")[-2]  # as `replacing` names files
+        if not (process.isdigit() and Path(f"/proc/{process}").exists()):
+            stale.unlink(missing_ok=True)
 
 
 def play(
@@ -196,7 +209,10 @@ def _fault(outcome: Outcome[Any]) -> str:
 
 def _write(path: Path, content: bytes) -> None:
     def write(partial_: Path) -> None:
-        partial_.write_bytes(content)
+        with partial_.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # the name must not outlive the content when power fails
 
     try:
         write_atomically(path, write)
@@ -246,7 +262,8 @@ def save_dataset(
         points: of a search: numbers, a column `point` of the table of trials.
     """
     done = (trial for trial in trials if kept_file(folder, trial).is_file())
-    records = ((trial, read(folder, trial)) for trial in done)
+    # Labels are those of today: an axis may have got values of another type.
+    records = ((trial, read(folder, trial)._replace(labels=labels_of(trial))) for trial in done)
     numbered = (
         record if points is None else record._replace(row={**record.row, "point": points[trial]})
         for trial, record in records

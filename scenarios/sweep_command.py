@@ -2,19 +2,19 @@
 
 import json
 import math
+import shlex
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from scenarios import console, results, sweep
 from scenarios.commands import make_folder, written_by
 from scenarios.results import leaderboard
 from scenarios.sweep import Options, Played, play_all, save_dataset
 from scenarios.sweep_plan import Plan, grid, load_plan
-from scenarios.trial import DONE, FAILED, Trial
+from scenarios.trial import FAILED, Trial
 
 SHOWN_ROWS = 20
 _SHOWN_TRIALS = 5
@@ -51,6 +51,7 @@ def sweep_command(
         _print_plan(plan, first, searching.num_trials if searching else len(trials))
         return True
     folder, began = make_folder(out / plan.sweep.name), time.monotonic()
+    results.claim(folder, "sweep")
     try:
         if searching:
             played = searching.play(folder, options)
@@ -59,7 +60,7 @@ def sweep_command(
     finally:  # what is finished, whatever stopped the rest
         points = searching.numbers if searching else None
         trials = searching.trials if searching else trials
-        rows = _write(plan, trials, folder, time.monotonic() - began, file, points)
+        rows = _write(plan, trials, folder, time.monotonic() - began, points)
     if as_json:
         more = {"best": searching.best_point} if searching else {}
         about = {"sweep": plan.sweep.name, "out": str(folder), **played._asdict(), **more}
@@ -79,14 +80,13 @@ def _write(
     trials: Sequence[Trial],
     folder: Path,
     seconds: float,
-    file: Path,
     points: Mapping[Trial, int] | None,
 ) -> list[dict[str, Any]]:
     """Makes the dataset of what is finished; the rows of the table."""
     about = {
         **written_by(),
         "kind": "sweep",
-        "command": f"adsim sweep {file}",
+        "command": shlex.join(["adsim", *sys.argv[1:]]),
         "sweep": plan.sweep.model_dump(mode="json"),
         "scenario": plan.scenario.model_dump(mode="json"),
         "axes": plan.sweep.axis_names,
@@ -98,14 +98,10 @@ def _write(
         "seconds": seconds,
     }
     save_dataset(folder, trials, about, points)
-    done = _with_status(results.load_trials(folder), DONE)
-    rows = leaderboard(done, plan.sweep.axis_names) if len(done) else []
+    table = results.load_trials(folder)
+    rows = leaderboard(table, plan.sweep.axis_names) if len(table) else []
     results.save_json({**about, "rows": rows}, folder / results.ABOUT)
     return rows
-
-
-def _with_status(trials: pd.DataFrame, status: str) -> pd.DataFrame:
-    return results.of(trials, "status", status) if len(trials) else trials
 
 
 def _print_plan(plan: Plan, trials: Sequence[Trial], total: int) -> None:
@@ -161,7 +157,7 @@ def _plain(value: Any) -> str:
 
 def _print_failed(folder: Path) -> None:
     """The last lines of what went wrong, each once."""
-    failed = _with_status(results.load_trials(folder), FAILED)
+    failed = results.of(results.load_trials(folder), "status", FAILED)
     last = [str(error).strip().splitlines()[-1] for error in failed["error"]]
     for line in dict.fromkeys(last):
         shown = console.plain(f"{last.count(line)} failed: {line}")

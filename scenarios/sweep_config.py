@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from adsim.market_config import Model
 from adsim.rng import generator
+from scenarios.schema import explain
 
 RANDOM_STREAM = 105  # of rng: apart from every stream of a world
 _APART = ("agents", "seeds", "name", "description", "structure_seed")
@@ -191,14 +192,19 @@ class Sweep(Model):
                 data[name] = list(range(data[name]))
         for name, leaf in (("axes", Range), ("overrides", None)):
             if isinstance(data.get(name), dict):
-                data[name] = dict(_flattened(data[name], leaf))
+                data[name] = _plain(data[name], leaf)
+        for name in ("seeds", "structures", "agents", "estimates"):
+            if isinstance(data.get(name), list):
+                data[name] = list(dict.fromkeys(data[name]))
+        if isinstance(data.get("axes"), dict):
+            data["axes"] = {name: _axis(name, value) for name, value in data["axes"].items()}
         if isinstance(data.get("zip"), dict):
             data["zip"] = [data["zip"]]
         if isinstance(data.get("zip"), list):
-            data["zip"] = [dict(_flattened(table, None)) for table in data["zip"]]
+            data["zip"] = [_plain(table, None) for table in data["zip"]]
         random = data.get("random")
         if isinstance(random, dict) and isinstance(random.get("axes"), dict):
-            data["random"] = {**random, "axes": dict(_flattened(random["axes"], Distribution))}
+            data["random"] = {**random, "axes": _plain(random["axes"], Distribution)}
         return data
 
     @model_validator(mode="after")
@@ -210,9 +216,11 @@ class Sweep(Model):
                 raise ValueError(
                     f"zip: lists that vary together must be of one length, got {shown}"
                 )
-        for name, axis in self.axes.items():
-            if axis == ():
-                raise ValueError(f"axes.{name}: must have at least one value")
+        lists = [("axes", self.axes), *(("zip", table) for table in self.zip)]
+        for table, axes in lists:
+            for name, axis in axes.items():
+                if axis == ():
+                    raise ValueError(f"{table}.{name}: must have at least one value")
         keys = self.axis_names
         twice = sorted({key for key in keys if keys.count(key) > 1} | {*keys} & {*self.overrides})
         if twice:
@@ -234,12 +242,46 @@ class Sweep(Model):
 def _flattened(table: Mapping[str, Any], leaf: type[Model] | None) -> Iterator[tuple[str, Any]]:
     """Dotted keys and values; tables with nothing but keys of `leaf` are values."""
     for key, value in table.items():
-        is_leaf = (
-            leaf is not None
-            and isinstance(value, dict)
-            and value.keys() <= leaf.model_fields.keys()
-        )
-        if isinstance(value, dict) and not (is_leaf and value):
+        known = set(leaf.model_fields) if leaf is not None else set()
+        if isinstance(value, dict) and not known & value.keys():
             yield from ((f"{key}.{rest}", entry) for rest, entry in _flattened(value, leaf))
         else:
             yield key, value
+
+
+def _plain(table: Mapping[str, Any], leaf: type[Model] | None) -> dict[str, Any]:
+    """The same with one name of each key.
+
+    Raises:
+        ValueError: a key is there under two names.
+    """
+    found: dict[str, Any] = {}
+    for key, value in _flattened(table, leaf):
+        if plain_key(key) in found:
+            raise ValueError(f"{plain_key(key)}: given more than once")
+        found[plain_key(key)] = value
+    return found
+
+
+def plain_key(key: str) -> str:
+    """One name of a key: relative to the world, unless that would be a single word."""
+    inner = key.removeprefix("world.")
+    return inner if "." in inner else f"world.{inner}"
+
+
+def _axis(name: str, value: Any) -> Any:
+    """A list or a range.
+
+    Raises:
+        ValueError: neither.
+    """
+    if isinstance(value, dict):
+        try:
+            return Range.model_validate(value)
+        except ValidationError as error:
+            raise ValueError(f"axes.{name}: {explain(error, 'range')}") from None
+    if not isinstance(value, list | tuple):
+        raise ValueError(
+            f"axes.{name}: must be a list of values or {{ start, stop, num }}, got {value!r}"
+        )
+    return tuple(value)

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from scenarios.build import make_agent
+from scenarios.build import TRAINED, make_agent
 from scenarios.input_files import named_inputs
 from scenarios.rungs import STACKS, needs_warm_up
 from scenarios.schema import Scenario, ScenarioError, explain, load
-from scenarios.sweep_config import Range, Sweep
+from scenarios.sweep_config import Range, Sweep, plain_key
 from scenarios.trial import Trial, World
 
 Point = dict[str, Any]
@@ -83,18 +83,31 @@ def load_plan(file: Path, overrides: Mapping[str, Any] | None = None) -> Plan:
         sweep = Sweep.model_validate({"name": file.stem, **data})
     except ValidationError as error:
         raise ScenarioError(f"{file}: {explain(error, 'sweep')}") from error
-    sweep = sweep.model_copy(update={"overrides": {**sweep.overrides, **(overrides or {})}})
+    given = {plain_key(key): value for key, value in (overrides or {}).items()}
+    if twice := sorted(given.keys() & {*sweep.axis_names}):
+        raise ScenarioError(f"--set: {', '.join(twice)} varies in {file}")
+    sweep = sweep.model_copy(update={"overrides": {**sweep.overrides, **given}})
     unknown = [name for name in sweep.estimates if name not in STACKS]
     if unknown:
         raise ScenarioError(f"{file}: estimates: must be of {', '.join(STACKS)}, got {unknown[0]}")
     beside = file.parent / sweep.scenario
     name = str(beside) if sweep.scenario.endswith(".toml") else sweep.scenario
     scenario = load(name, sweep.overrides)
-    agents = sweep.agents or scenario.agents
+    agents = [_beside(file.parent, agent) for agent in sweep.agents or scenario.agents]
     for agent in agents:
         make_agent(agent)
     structures = sweep.structures or (scenario.world.structure_seed,)
     return Plan(sweep, scenario, name, tuple(dict.fromkeys(agents)), structures)
+
+
+def _beside(folder: Path, agent: str) -> str:
+    """An agent whose file, or folder of a training, is beside the sweep file, if it is."""
+    kind, path, name = "", *agent.rpartition(":")[::2]
+    if agent.startswith(TRAINED):
+        kind, path, name = TRAINED, agent.removeprefix(TRAINED), ""
+    if not path or not (folder / path).exists():
+        return agent
+    return f"{kind}{folder / path}" + (f":{name}" if name else "")
 
 
 def grid(sweep: Sweep) -> list[Point]:
@@ -112,7 +125,7 @@ def grid(sweep: Sweep) -> list[Point]:
         {name: value for part in combination for name, value in part.items()}
         for combination in itertools.product(*parts)
     ]
-    return list(_alike(points))
+    return list({json.dumps(point): point for point in _alike(points)}.values())
 
 
 def _values(axis: Any) -> Sequence[Any]:
@@ -122,6 +135,10 @@ def _values(axis: Any) -> Sequence[Any]:
 def _alike(points: Sequence[Point]) -> Iterator[Point]:
     """The points, with values of one type per key: columns of a table."""
     kinds = {key: {type(point[key]) for point in points} for key in points[0]}
+    for key, found in kinds.items():
+        if len(found) > 1 and found != {int, float}:
+            names = ", ".join(sorted(kind.__name__ for kind in found))
+            raise ScenarioError(f"axes: values of {key} must be of one type, got {names}")
     for point in points:
         yield {
             key: float(value) if kinds[key] == {int, float} else value

@@ -85,6 +85,14 @@ def agent_files(agent: str) -> list[Path]:
     return [Path(found.origin)] if found and found.origin else []
 
 
+def agent_sources(agent: str) -> list[Path]:
+    """What decides on what a user's agent does: its files, and the modules beside them."""
+    files = agent_files(agent)
+    if agent.startswith(TRAINED):
+        return files
+    return sorted({other for file in files for other in [file, *file.parent.glob("*.py")]})
+
+
 def settings_of(trial: Trial) -> dict[str, Any]:
     """Everything that a result depends on.
 
@@ -94,10 +102,12 @@ def settings_of(trial: Trial) -> dict[str, Any]:
     """
     if trial.estimates not in STACKS:
         raise ValueError(f"estimates {trial.estimates!r} do not exist: one of {', '.join(STACKS)}")
-    own = [digest_of(file) for file in agent_files(trial.agent)]
+    own = [digest_of(file) for file in agent_sources(trial.agent)]
+    # 20 and 20.0 are the same point.
+    axes = {k: float(v) if type(v) is int else v for k, v in json.loads(trial.axes).items()}
     settings: dict[str, Any] = {
         **{"world": _world_digest(trial.world), "agent": trial.agent, "agent_files": own},
-        **{"estimates": trial.estimates, "seed": trial.seed, "axes": json.loads(trial.axes)},
+        **{"estimates": trial.estimates, "seed": trial.seed, "axes": axes},
         **{"explore": trial.explore, "raw": trial.raw},
         "code": code_digest("agents", "scenarios"),
     }
@@ -121,7 +131,7 @@ def labels_of(trial: Trial) -> dict[str, Any]:
     # The name is the file's: the scenario need not be valid for a trial to have failed.
     name = Path(trial.world.scenario).name.removesuffix(".toml")
     labels = {"trial": key_of(trial), "scenario": name, **varied, **who, "seed": trial.seed}
-    return labels | ({"explore": trial.explore} if trial.explore else {})
+    return {**labels, "explore": trial.explore}
 
 
 class Training(NamedTuple):

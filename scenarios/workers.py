@@ -6,12 +6,13 @@ them does, whatever ends it.
 """
 
 import multiprocessing
+import os
 import pickle
 import signal
 import traceback
 from collections import deque
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -19,6 +20,8 @@ from scenarios import console
 
 Item = TypeVar("Item")
 _lock: AbstractContextManager[Any] = nullcontext()
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+"""Environment variables that say how many threads a process has; read when libraries load."""
 _ENDED_SECONDS = 5.0  # that a worker has to end by itself
 
 
@@ -106,7 +109,8 @@ class _Worker(Generic[Item]):
     def __init__(self, context: Any, arguments: tuple[Any, ...]) -> None:
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, *arguments), daemon=True)
-        self.process.start()
+        with _environment(dict.fromkeys(THREADS, "1")):
+            self.process.start()
         theirs.close()
         self.items: list[Item] = []  # none or one
 
@@ -171,6 +175,21 @@ class Workers(Generic[Item]):
         self._workers = []
 
 
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Other environment variables meanwhile, for the processes that start."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def _death(exit_code: int | None) -> str:
     code = exit_code or 0
     how = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit status {code}"
@@ -179,11 +198,11 @@ def _death(exit_code: int | None) -> str:
 
 def _serve(pipe: Connection, work: Callable[[Any], Any], lock: AbstractContextManager[Any]) -> None:
     """Does the work on items until the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends its workers
     import torch
 
     global _lock
     _lock = lock
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends its workers
     torch.set_num_threads(1)
     console.stderr.quiet = True  # the parent process shows progress
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent process has ended

@@ -210,7 +210,9 @@ def test_benchmarks_without_a_command_are_shown_as_modules():
     lines = {line for page in PAGES for line in command_lines(page.read_text(), "python")}
     modules = {line.split()[2] for line in lines}
     assert all(line.split()[:2] == ["python", "-m"] for line in lines)
-    assert modules == {f"benchmarks.{name}" for name in ("refund_share", "exploration", "rl", "sweep")}
+    assert modules == {
+        f"benchmarks.{name}" for name in ("refund_share", "exploration", "rl", "sweep")
+    }
     for module in modules:
         assert (ROOT / f"{module.replace('.', '/')}.py").is_file()
 

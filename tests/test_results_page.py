@@ -12,7 +12,7 @@ from scenarios.results import file_of, load, load_about
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "results.md"
 TINY = ("--set=time.num_ticks=4", "--set=traffic.impressions_per_tick=40")
-WHO = ["trial", "scenario", "agent", "estimates", "structure", "seed"]
+WHO = ["trial", "scenario", "agent", "estimates", "structure", "seed", "explore"]
 
 
 def first_cells(name):

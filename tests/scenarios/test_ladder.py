@@ -45,12 +45,12 @@ def test_every_rung_is_a_row(folder):
     step = rows[1]["expected_net_value"] - rows[0]["expected_net_value"]
     assert rows[1]["paired_diff"] == pytest.approx(step)
     assert rows[0]["pcoc_refund_rate"] is None  # FNC says nothing of refunds
-    written = {path.name for path in (folder / "out" / "default").iterdir()}
+    written = {path.name for path in (folder / "out" / "default_ladder").iterdir()}
     assert written == {
         *("trials.parquet", "_ticks.parquet", "_curves.parquet", "_run.json"),
         *("_trials", "_figures", "_sweep.log"),
     }
-    trials = pd.read_parquet(folder / "out" / "default")
+    trials = pd.read_parquet(folder / "out" / "default_ladder")
     assert trials["estimates"].tolist() == [name for name in NAMES[:-1] for _ in range(2)]
 
 

@@ -7,6 +7,7 @@ import pytest
 from scenarios.intervals import clustered, interval, paired
 from scenarios.results import (
     Tables,
+    claim,
     jsonable,
     leaderboard,
     load,
@@ -135,6 +136,30 @@ def test_rows_of_a_sweep_are_compared_with_the_first_player_of_their_point():
         *((1, "a", 0.0), (1, "b", pytest.approx(1.0))),
         *((10, "a", 0.0), (10, "b", pytest.approx(10.0))),
     ]
+
+
+def test_a_rival_that_failed_is_no_reason_to_take_another():
+    rows = [
+        {**row, "x": x, "estimates": "platform", "status": "done"}
+        for x in (1, 10)
+        for row in trials().to_dict("records")
+    ]
+    for row in rows:  # the first player fails wholly at the first point, once at the second
+        failed = row["agent"] == "a" and (row["x"] == 1 or row["seed"] == 0)
+        row["status"] = "failed" if failed else "done"
+    board = leaderboard(pd.DataFrame(rows), ["x"])
+    assert [(row["x"], row["agent"], row["seeds"]) for row in board] == [
+        *((1, "b", 3), (10, "a", 2), (10, "b", 3)),
+    ]
+    assert np.isnan(board[0]["diff"])  # nobody to compare with
+    assert [row["diff"] for row in board[1:]] == [0.0, 1.0]  # seeds 1 and 2: 4 - 2 and 3 - 3
+
+
+def test_a_folder_with_other_results_is_not_overwritten(tmp_path):
+    save([campaign(0)], tmp_path, {"kind": "sweep"})
+    claim(tmp_path, "sweep")
+    with pytest.raises(ValueError, match=r"holds results of another kind \(sweep\)"):
+        claim(tmp_path, "agents")
 
 
 def test_rows_of_one_player_are_compared_with_the_first_point():

@@ -107,6 +107,50 @@ def test_damaged_file_is_played_again(tmp_path):
     pd.testing.assert_frame_equal(table_of(tmp_path / "sweep"), before)
 
 
+@pytest.mark.parametrize("content", [b"", b"PK no zip", None])
+def test_files_that_cannot_be_read_are_played_again(tmp_path, content):
+    small_sweep(tmp_path)
+    before = table_of(tmp_path / "sweep")
+    for file in sorted((tmp_path / "sweep" / "_trials").iterdir())[:2]:
+        good = bytearray(file.read_bytes())
+        good[60:90] = b"\0" * 30  # in the first array
+        file.write_bytes(good if content is None else content)
+    for _ in range(4):  # a file whose row is whole is noticed, and removed, when it is read
+        status, _, err = small_sweep(tmp_path)
+        if status == 0:
+            break
+        assert "was damaged and is removed: run the command again" in " ".join(err.split())
+    pd.testing.assert_frame_equal(table_of(tmp_path / "sweep"), before)
+
+
+def test_whole_numbers_and_others_are_the_same_points(tmp_path):
+    small_sweep(tmp_path)
+    more = TEXT.replace("[100, 200]", "[100, 200, 200.5]")
+    _, out, _ = small_sweep(tmp_path, more, "--json")
+    assert (json.loads(out)["taken"], json.loads(out)["done"]) == (8, 4)
+    found = pd.read_parquet(tmp_path / "sweep")["campaign.budget"].unique()
+    assert found.tolist() == [100.0, 200.0, 200.5]
+
+
+def test_a_sweep_does_not_overwrite_other_results(tmp_path):
+    world = ("--set=time.num_ticks=4", "--set=traffic.impressions_per_tick=40")
+    adsim("run", "-a", "value", "--seeds", "0", *world, "--no-plots", "--out", tmp_path)
+    status, _, err = small_sweep(tmp_path, TEXT, name="default")
+    assert status == 2
+    assert "holds results of another kind (agents)" in " ".join(err.split())
+
+
+def test_files_of_a_process_at_work_are_left_alone(tmp_path):
+    (tmp_path / "_trials").mkdir()
+    mine = tmp_path / "_trials" / f".x.npz.{os.getpid()}.partial"
+    stale = tmp_path / "_trials" / ".x.npz.999999999.partial"
+    for file in (mine, stale):
+        file.write_bytes(b"half")
+    sweep.prepare(tmp_path)
+    assert mine.exists()
+    assert not stale.exists()
+
+
 def test_keys_differ_by_all_that_matters(tmp_path):
     one, *_ = trials_of(tmp_path)
     others = [one._replace(agent="value"), one._replace(seed=9), one._replace(estimates="oracle")]
@@ -118,7 +162,10 @@ def test_keys_differ_by_all_that_matters(tmp_path):
     own = one._replace(agent=f"{mine}:Slow")
     key = trial.key_of(own)
     mine.write_text(SLOW_AGENT.format(seconds=0.0))
-    assert trial.key_of(own) != key
+    changed = trial.key_of(own)
+    assert changed != key
+    (tmp_path / "helper.py").write_text("GAIN = 2")  # it might import this
+    assert trial.key_of(own) != changed
 
 
 FAULTY = """

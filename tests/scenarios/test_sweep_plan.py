@@ -60,6 +60,34 @@ def test_a_column_holds_values_of_one_type():
     assert all(isinstance(value, float) for (value,) in found)
 
 
+def test_repeated_values_are_played_once():
+    assert points(axes={"campaign.budget": [100, 200, 100]}) == [(100,), (200,)]
+    random = {"draws": 20, "axes": {"campaign.budget": {"choice": [20, 30]}}}
+    assert sorted(points(random=random)) == [(20,), (30,)]
+    assert sweep(seeds=[0, 0, 1], structures=[2, 2]).seeds == (0, 1)
+    assert sweep(estimates=["oracle", "oracle"]).estimates == ("oracle",)
+
+
+def test_keys_have_one_name():
+    # A single word could be that of another column of the results.
+    named = sweep(axes={"world.campaign.budget": [1], "reward": ["cash"]})
+    assert named.axis_names == ["campaign.budget", "world.reward"]
+
+
+def test_keys_that_vary_are_not_set(tmp_path):
+    file = sweep_file(tmp_path, "[axes]\ncampaign.budget = [100, 200]")
+    with pytest.raises(ScenarioError, match=r"--set: campaign\.budget varies in"):
+        load_plan(file, {"world.campaign.budget": 50})
+
+
+def test_agent_is_found_beside_the_sweep_file(tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "mine.py").write_text("from agents.value import ValueAgent as Mine\n")
+    file = sweep_file(tmp_path / "there", 'agents = ["mine.py:Mine"]')
+    monkeypatch.chdir(tmp_path)
+    assert load_plan(file).agents == (f"{tmp_path}/there/mine.py:Mine",)
+
+
 def test_seeds_and_structures_are_counts_or_lists():
     assert sweep(seeds=3).seeds == (0, 1, 2)
     assert sweep(seeds=[4, 2], structures=2).structures == (0, 1)
@@ -122,11 +150,16 @@ def test_trials_of_a_world_stand_together(tmp_path):
         ("[axes]\ncampaign.budget = []", r"axes\.campaign\.budget: must have at least one value"),
         ("[axes]\nseeds = [1, 2]", "seeds: not an axis: use"),
         ("[axes]\nstructure_seed = [1, 2]", "structure_seed: not an axis: use"),
-        ("[axes]\nx = {start = 2, stop = 1, num = 3}", r"axes\.x.*stop must be >= start"),
+        ("[axes]\nx = {start = 2, stop = 1, num = 3}", "stop must be >= start"),
         ("[axes]\nx = {start = 0, stop = 1}", "a range needs `num` or `step`"),
         ("[axes]\nx = {start = 0, stop = 1, num = 3, log = true}", "start > 0"),
-        ("[[zip]]\na = [1, 2]\nb = [1]", "must be of one length, got a 2, b 1"),
-        ("[axes]\na = [1]\n[[zip]]\na = [1]", "a: given more than once"),
+        ("[[zip]]\na.x = [1, 2]\nb.x = [1]", r"must be of one length, got a\.x 2, b\.x 1"),
+        ("[axes]\na.x = [1]\n[[zip]]\na.x = [1]", r"a\.x: given more than once"),
+        ("[axes]\na.x = [1]\nworld.a.x = [2]", r"a\.x: given more than once"),
+        ("[[zip]]\ncampaign.budget = []", r"zip\.campaign\.budget: must have at least one value"),
+        ("[axes]\ncampaign.budget = [20, '30']", "must be of one type, got int, str"),
+        ("[axes]\ncampaign.budget = 5", r"axes\.campaign\.budget: must be a list of values or"),
+        ("[axes]\nx.y = {start = 1, stop = 3, nun = 3}", r"axes\.x\.y: nun: unknown key"),
         ("[random]\ndraws = 2\n[random.axes]\na = {uniform = [2, 1]}", "uniform: the first"),
         ("[random]\ndraws = 2\n[random.axes]\na = {log_uniform = [0, 1]}", "must be > 0"),
         ('estimates = ["best"]', "estimates: must be of platform, fnc"),

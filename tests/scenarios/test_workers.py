@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from scenarios.pool import in_processes, outcomes
-from scenarios.workers import InProcess, Workers
+from scenarios.workers import THREADS, InProcess, Workers
 
 
 def double(x):
@@ -71,6 +71,18 @@ def test_death_of_a_worker_costs_its_item_only():
 def test_error_that_cannot_be_sent_is_told_in_words():
     found = all_of(Workers(raise_unpicklable, 1), [0])
     assert "odd" in str(found[0].error)
+
+
+def threads_of(_):
+    return [os.environ.get(name) for name in THREADS]
+
+
+def test_workers_have_one_thread_each(monkeypatch):
+    for name in THREADS:
+        monkeypatch.delenv(name, raising=False)
+    found = all_of(Workers(threads_of, 1), [0])
+    assert found[0].value == ["1"] * len(THREADS)
+    assert not {*THREADS} & {*os.environ}
 
 
 def test_close_ends_workers_at_work():
