@@ -62,7 +62,7 @@ class Monitor:
         if over:
             self.failed += failed
             self.done += not failed
-        self.write(f"{self.done + self.failed}/{self.total} {how}: {name}")
+        self.write(f"{self.done + self.failed}/{self.total} {how}: {name} | {self.status}")
         self._show(name)
 
     def skip(self, count: int) -> None:
