@@ -14,6 +14,7 @@ from scenarios.played import Played, band, by_player, column, names_of, plain
 MOST_ROWS = 24  # of a chart of points and players
 _MOST_LINES = 8
 _FAR = 100.0  # ratio of ends from which an axis is logarithmic
+_NOBODY = np.zeros(0, np.int64)  # rows of a player that has none
 
 
 class Metric(NamedTuple):
@@ -255,22 +256,22 @@ def _heat_maps(
 def ladder_charts(played: Played, rows: IntArray) -> Iterator[Chart]:
     """Expected net value by estimates, and the paired steps from one to the next."""
     groups = by_player(played, rows)
-    rungs = list(dict.fromkeys(played.players[place][1] for place in groups))
-    if len(rungs) < 2:
+    if len({played.players[place][1] for place in groups}) < 2:
         return
+    rungs = list(dict.fromkeys(estimates for _, estimates in played.players))
     value, bound = (column(played, name) for name in ("expected_net_value", "hindsight"))
     agents = list(dict.fromkeys(played.players[place][0] for place in groups))
     levels, steps = [], []
     for agent in agents:
         own = {played.players[p][1]: r for p, r in groups.items() if played.players[p][0] == agent}
-        parts = [(rung, own[rung], value) for rung in rungs if rung in own]
+        parts = [(rung, own.get(rung, _NOBODY), value) for rung in rungs]
         if "oracle" in own and np.isfinite(bound[own["oracle"]]).all():
             parts.append(("hindsight", own["oracle"], bound))
-        labels = tuple(name for name, _, _ in parts)
-        found = [band(played, part, values[None]) for _, part, values in parts]
-        levels.append((agent, labels, found))
-        steps.append((agent, labels[1:], _steps(played, parts)))
-    order = list(dict.fromkeys(name for _, labels, _ in levels for name in labels))
+        found = {name: band(played, part, values[None]) for name, part, values in parts}
+        levels.append((agent, _known(found)))
+        steps.append((agent, _known(_steps(played, parts))))
+    shown = {name for _, found in levels for name in found}
+    order = [name for name in (*rungs, "hindsight") if name in shown]
     yield _by_rung(
         "ladder",
         "What better estimates are worth",
@@ -278,6 +279,8 @@ def ladder_charts(played: Played, rows: IntArray) -> Iterator[Chart]:
         "hindsight is the bound with all prices known.",
         *(_MONEY, order, levels),
     )
+    if not any(found for _, found in steps):
+        return
     yield _by_rung(
         "ladder_steps",
         "Step from the estimates before",
@@ -288,17 +291,24 @@ def ladder_charts(played: Played, rows: IntArray) -> Iterator[Chart]:
     )
 
 
-def _steps(played: Played, parts: Sequence[tuple[str, IntArray, FloatArray]]) -> list[Band]:
-    """Differences of each part to the one before, paired by point and campaign."""
-    trials, found = played.trials, []
+def _known(found: Mapping[str, Band]) -> dict[str, Band]:
+    return {name: one for name, one in found.items() if np.isfinite(one.mean).all()}
+
+
+def _steps(played: Played, parts: Sequence[tuple[str, IntArray, FloatArray]]) -> dict[str, Band]:
+    """Differences of each part to the one before, paired by point and campaign.
+
+    There is none after a part without rows: the one before that is no step below.
+    """
+    trials, found = played.trials, {}
     keys = [*played.axes, "agent", "structure", "seed"]
-    for (_, rows, values), (_, other, base) in zip(parts[1:], parts[:-1], strict=True):
+    for (name, rows, values), (_, other, base) in zip(parts[1:], parts[:-1], strict=True):
         below = trials.iloc[other][keys].assign(base=base[other])
         own = trials.iloc[rows][keys].assign(row=rows).merge(below, on=keys)
         difference = np.full(len(trials), np.nan)
         shared = own["row"].to_numpy(np.int64)
         difference[shared] = values[shared] - own["base"].to_numpy(np.float64)
-        found.append(band(played, shared, difference[None]))
+        found[name] = band(played, shared, difference[None])
     return found
 
 
@@ -308,16 +318,18 @@ def _by_rung(
     caption: str,
     unit: str,
     order: Sequence[str],
-    parts: Sequence[tuple[str, Sequence[str], Sequence[Band]]],
+    parts: Sequence[tuple[str, Mapping[str, Band]]],
     *,
     zero: bool = False,
 ) -> Chart:
     """Dots of each agent, the first rung on top."""
     series = []
-    for look, (agent, labels, found) in enumerate(parts):
-        mean, low, high = _stacked(found, 0)
+    for look, (agent, found) in enumerate(parts):
+        if not found:
+            continue
+        mean, low, high = _stacked(list(found.values()), 0)
         shift = 0.12 * (0.5 * (len(parts) - 1) - look)
-        y = np.array([len(order) - 1 - order.index(name) for name in labels]) + shift
+        y = np.array([len(order) - 1 - order.index(name) for name in found]) + shift
         series.append(Series(agent, "dots", mean, y, *_finite(low, high), look=look))
     labels = tuple(reversed(order))
     return Chart(

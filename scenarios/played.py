@@ -37,7 +37,7 @@ class Played(NamedTuple):
 
     trials: pd.DataFrame  # n rows
     axes: tuple[str, ...]  # columns that vary
-    players: tuple[tuple[str, str], ...]  # agent and estimates, in the order of the results
+    players: tuple[tuple[str, str], ...]  # agent and estimates in the order of all trials
     campaign: IntArray  # (n,) number of structure and seed
     structure: IntArray  # (n,)
     days: FloatArray  # (P,) since the start of the campaign, from 0
@@ -48,16 +48,19 @@ class Played(NamedTuple):
 def arrange(tables: Tables, axes: Sequence[str]) -> Played:
     """The finished trials of a folder.
 
+    Axes and players are those of all trials: who is first, and with whom others are compared, does
+    not depend on what failed.
+
     Args:
         tables: of `results.load`.
         axes: columns that a sweep varies.
     """
     trials = tables.trials
+    axes = [axis for axis in axes if len(set(trials[axis].tolist())) > 1]
+    players = trials[list(WHO)].drop_duplicates().to_numpy().tolist()
     if "status" in trials:
         trials = results.of(trials, "status", DONE)
     trials = trials.reset_index(drop=True)
-    axes = [axis for axis in axes if len(set(trials[axis].tolist())) > 1]
-    players = trials[list(WHO)].drop_duplicates().to_numpy().tolist()
     keys = trials[["structure", "seed"]]
     days, paths = _paths(trials, tables.ticks)
     return Played(
@@ -214,17 +217,13 @@ def plain(value: Any) -> str:
 
 
 def compared(played: Played, board: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Rows of `results.leaderboard` that have somebody to be compared with."""
+    """Rows of `results.leaderboard` that have somebody else to be compared with."""
     if len(played.players) < 2:
-        return list(board[1:])
-    first = played.players[0]
-    points = {_point(played, row) for row in board if _player(row) == first}
-    return [row for row in board if _player(row) != first and _point(played, row) in points]
+        others = board[1:]
+    else:
+        others = [row for row in board if _player(row) != played.players[0]]
+    return [row for row in others if np.isfinite(row["expected_diff"])]
 
 
 def _player(row: Mapping[str, Any]) -> tuple[str, str]:
     return str(row["agent"]), str(row["estimates"])
-
-
-def _point(played: Played, row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[axis] for axis in played.axes)

@@ -134,6 +134,23 @@ def test_ladder_shows_values_and_paired_steps():
     assert steps.zero
 
 
+def test_ladder_keeps_its_order_and_takes_no_step_over_a_rung_that_failed():
+    failures = [
+        small_results.failed(f"x{seed}", 10, "a", seed, "boom", "waiting") for seed in range(3)
+    ]
+    own = small_results.campaigns(budgets=(10,), agents=("a",), estimates=("platform", "oracle"))
+    stacks = ("platform", "waiting", "oracle")
+    other = small_results.campaigns(budgets=(10,), agents=("b",), estimates=stacks)
+    played = arrange(results.concat([*own[:3], *failures, *own[3:], *other]), AXES)
+    values, steps = ladder_charts(played, np.arange(len(played.trials)))
+    assert values.y.labels == ("hindsight", "oracle", "waiting", "platform")
+    assert values.series[0].x == pytest.approx([101.0, 201.0, 402.0])
+    assert steps.y.labels == ("hindsight", "oracle", "waiting")
+    assert steps.series[0].x == pytest.approx([201.0])  # not oracle - platform
+    assert np.round(steps.series[0].y).tolist() == [0.0]
+    assert steps.series[1].x == pytest.approx([0.0, 100.0, 206.0])
+
+
 def test_one_stack_of_estimates_is_no_ladder():
     assert list(ladder_charts(played_of(), np.arange(12))) == []
 

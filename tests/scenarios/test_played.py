@@ -56,6 +56,19 @@ def test_arrange_leaves_out_failed_trials_and_axes_of_one_value():
     assert played.players == (("a", "platform"), ("b", "platform"))
 
 
+def test_the_first_player_stays_first_if_its_first_trials_fail():
+    parts = small_results.campaigns()
+    failures = [small_results.failed(f"x{seed}", 10, "a", seed, "boom") for seed in range(3)]
+    played = played_of([*failures, *parts[3:]])
+    assert played.players == (("a", "platform"), ("b", "platform"))
+    assert [len(rows) for rows in by_player(played, np.arange(9)).values()] == [3, 6]
+
+
+def test_axes_stay_if_all_but_one_value_fail():
+    failed = small_results.failed("x", 10, "a", 0, "boom")
+    assert played_of([failed, *small_results.campaigns(budgets=(20,))]).axes == tuple(AXES)
+
+
 def test_nothing_finished_is_no_error():
     played = played_of([small_results.failed("x", 10, "a", 3, "boom")])
     assert len(played.trials) == 0
@@ -101,6 +114,13 @@ def test_compared_are_players_beside_the_first_where_that_one_finished():
     assert [(row["campaign.budget"], row["agent"]) for row in compared(played, board)] == [
         (20, "a")
     ]
+
+
+def test_a_row_without_a_difference_is_not_compared():
+    played = played_of()
+    board = results.leaderboard(played.trials, AXES)
+    nobody = {row["campaign.budget"]: {**row, "expected_diff": np.nan} for row in board}
+    assert compared(played, list(nobody.values())) == []
 
 
 def test_one_player_is_compared_with_the_first_point():

@@ -105,6 +105,24 @@ def test_failed_trials_show_their_tracebacks_as_text(tmp_path):
     assert "<b>bad" not in page
 
 
+def test_players_are_compared_with_the_same_one_where_that_one_failed(tmp_path):
+    failures = [small_results.failed(f"x{seed}", 10, "a", seed, "boom") for seed in range(3)]
+    parts = [*failures, *small_results.campaigns()[3:]]
+    folder = small_results.save(tmp_path / "small", parts)
+    status, out, _ = adsim("report", folder, "--json")
+    assert status == 0
+    rows = json.loads(out)["rows"]
+    found = {(row["campaign.budget"], row["agent"]): row["expected_diff"] for row in rows}
+    assert set(found) == {(10, "b"), (20, "a"), (20, "b")}
+    assert found[10, "b"] is None
+    assert found[20, "b"] == 5.0
+    page = page_of(folder)
+    assert "expected, vs a" in page
+    lines = page.split("<tbody>")[1].split("</tbody>")[0].strip().splitlines()
+    shown = [line.split("</td>")[4].split(">")[1] for line in lines]
+    assert shown == ["5 ± 0", "–", "–"]  # of b and a with budget 20, of b with budget 10
+
+
 def test_a_folder_of_failed_trials_only_has_a_page_without_figures(tmp_path):
     parts = [small_results.failed("x", 10, "a", 3, "boom")]
     folder = small_results.save(tmp_path / "small", parts)

@@ -55,10 +55,10 @@ def curves(label):
     return pd.DataFrame(rows, columns=columns).assign(**label)
 
 
-def failed(name, budget, agent, seed, error):
+def failed(name, budget, agent, seed, error, estimates="platform"):
     """Tables of a trial that failed."""
     label = {"trial": name, "scenario": "small", "campaign.budget": budget, "agent": agent}
-    label |= {"estimates": "platform", "structure": 0, "seed": seed}
+    label |= {"estimates": estimates, "structure": 0, "seed": seed}
     row = pd.DataFrame([{**label, "status": "failed", "error": error}])
     return Tables(row, EMPTY, EMPTY, EMPTY, EMPTY)
 
