@@ -108,8 +108,8 @@ def render(
         "leaderboard": _leaderboard(played, views, board),
         "failed": _failed(trials),
         "reproduce": _reproduce(about),
-        # "</script>" would end the element; "\/" is "/" in JSON.
-        "payload": compact(payload).replace("</", "<\\/"),
+        # "</script>" would end the element, and "<!--<script" not let it end.
+        "payload": compact(payload).replace("<", "\\u003c"),
         "figure": _file("figure.js"),
     }
     return Template(_file("page.html")).substitute(parts)

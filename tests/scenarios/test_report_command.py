@@ -49,6 +49,17 @@ def test_the_page_needs_nothing_else(folder):
     assert "default-src 'none'" in page
 
 
+def test_names_of_the_user_do_not_end_the_data_of_the_page(tmp_path):
+    name = "<!--<script></script>"
+    parts = small_results.campaigns(agents=("a",))
+    other = [part.trials.assign(agent=name, trial="b" + part.trials["trial"]) for part in parts]
+    parts += [results.Tables(trials, *[pd.DataFrame()] * 4) for trials in other]
+    folder = small_results.save(tmp_path / "small", parts)
+    assert adsim("report", folder)[0] == 0
+    assert payload_of(folder)["filters"][1]["labels"] == ["a", name]
+    assert "<!--" not in page_of(folder)
+
+
 def test_the_page_says_what_was_played_and_how_to_repeat_it(folder):
     page = page_of(folder)
     for text in ("sweep small", "two budgets &amp; two agents", "0123456789ab", "12"):
