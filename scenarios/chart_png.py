@@ -20,6 +20,7 @@ from scenarios.plots import (
     ROW_HEIGHT,
     SMALL_SIZE,
     dressed,
+    literal,
     new_figure,
     save_figure,
     with_legend,
@@ -28,6 +29,7 @@ from scenarios.plots import (
 COLOUR_MAP = "cividis"  # readable with colour-blindness, and in grey
 _WIDTH = 7.2  # inches
 _CAPTION_LETTERS = 92  # of a line
+_NARROWEST = 1e-6  # log axis, relative: below, its margins are lost in rounding
 _MOST_CELLS = 150  # with their number in them
 
 
@@ -37,6 +39,10 @@ class _LogTicks(LogLocator):
     def tick_values(self, vmin: float, vmax: float) -> Any:
         self.set_params(subs=(1.0, 2.0, 5.0) if vmax < 160 * vmin else (1.0,), numticks=12)
         return super().tick_values(vmin, vmax)
+
+    def nonsingular(self, v0: float, v1: float) -> tuple[float, float]:
+        low, high = super().nonsingular(v0, v1)
+        return (low / 2.0, high * 2.0) if high < low * (1.0 + _NARROWEST) else (low, high)
 
 
 def draw(chart: Chart) -> Figure:
@@ -82,7 +88,7 @@ def _scale(ax: Axes, direction: str, axis: Axis) -> None:
         scaled.set_major_formatter(FixedFormatter([name for _, name in axis.ticks]))
     if axis.labels:
         scaled.set_major_locator(FixedLocator(list(range(len(axis.labels)))))
-        scaled.set_major_formatter(FixedFormatter(list(axis.labels)))
+        scaled.set_major_formatter(FixedFormatter([literal(name) for name in axis.labels]))
         limits = (-0.6, len(axis.labels) - 0.4)
         ax.set_xlim(limits) if direction == "x" else ax.set_ylim(limits)
 
@@ -98,7 +104,7 @@ def _marks(ax: Axes, series: Series) -> None:
         style = LINES[3] if series.look == REFERENCE else LINES[turn]
         marker = MARKERS[turn] if series.x.size <= 12 and series.look != REFERENCE else None
         look: dict[str, Any] = {"color": colour, "ls": style, "lw": 1.8, "marker": marker, "ms": 5}
-        ax.plot(series.x, series.y, label=series.name, **look)
+        ax.plot(series.x, series.y, label=literal(series.name), **look)
         if series.low is not None and series.high is not None:
             ax.fill_between(series.x, series.low, series.high, color=colour, alpha=0.18, lw=0)
         return
@@ -112,7 +118,7 @@ def _marks(ax: Axes, series: Series) -> None:
     size = 36.0 if series.size is None else 12.0 + 60.0 * series.size
     face = colour if series.filled else "white"
     look = {"marker": MARKERS[turn], "c": face, "edgecolors": colour, "linewidths": 1.4}
-    ax.scatter(series.x, series.y, s=size, label=series.name, zorder=3, **look)
+    ax.scatter(series.x, series.y, s=size, label=literal(series.name), zorder=3, **look)
 
 
 def _bars(ax: Axes, series: Series, floor: np.ndarray) -> np.ndarray:
@@ -129,7 +135,7 @@ def _bars(ax: Axes, series: Series, floor: np.ndarray) -> np.ndarray:
         edgecolor="white",
         linewidth=0.3,
         hatch="///" if floor.any() else None,
-        label=series.name,
+        label=literal(series.name),
     )
     return floor + series.y
 

@@ -77,7 +77,7 @@ def plot_pacing(
             low, high = np.quantile(paths, edges, axis=1)
             ax.fill_between(x, low, high, color=style[name]["color"], alpha=0.18, lw=0)
         look = {key: style[name][key] for key in ("color", "ls")}
-        ax.plot(x, paths.mean(axis=1), lw=1.8, label=name, **look)
+        ax.plot(x, paths.mean(axis=1), lw=1.8, label=literal(name), **look)
     x, plan = _cumulative(ticks, scale * np.nan_to_num(_column(ticks, "target_spend")))
     if plan.any():
         ax.plot(x, plan.mean(axis=1), color=INK, ls=LINES[3], lw=1.5, label="plan", zorder=3)
@@ -117,7 +117,8 @@ def plot_net_value(
         x, paths = _cumulative(rows, margin * net_gmv - _column(rows, "spend"))
         ax.plot(x, paths.mean(axis=1), color=colour, ls=line, lw=1.8, label=label)
     seeds = _of_seeds(_num_campaigns(rows))
-    ax.title.set_text(f"Net value of {agent!r}: {seeds}\nthe last tick settles what is pending")
+    whose = literal(repr(agent))
+    ax.title.set_text(f"Net value of {whose}: {seeds}\nthe last tick settles what is pending")
     return with_legend(ax)
 
 
@@ -137,7 +138,7 @@ def plot_delays(events: pd.DataFrame, ax: Axes | None = None, *, agent: str | No
     if np.all(kind == "click"):
         return _nothing(ax, "no purchases")
     delay = np.maximum(_column(rows, "delay_hours"), _DELAYS[0])  # no place for 0 on a log axis
-    ax.title.set_text(f"Delay of the feedback that {agent!r} saw")
+    ax.title.set_text(literal(f"Delay of the feedback that {agent!r} saw"))
     curves = {
         "first purchase since click": ((kind == "purchase") & (order == 0), BLUE, "-"),
         "later purchases since click": ((kind == "purchase") & (order > 0), GREEN, LINES[1]),
@@ -189,7 +190,7 @@ def plot_prices(
         ax.axvline(median, color=INK, ls=LINES[1], lw=1.4, label=f"median paid {median:.3g}")
     subs = (1.0,) if high / low > 1e4 else (1.0, 2.0, 5.0)
     _log_axis(ax, LogLocator(subs=subs, numticks=20), PLAIN_NUMBERS)
-    ax.title.set_text(f"Price to beat in {price.size:,} auctions of {agent!r}")
+    ax.title.set_text(literal(f"Price to beat in {price.size:,} auctions of {agent!r}"))
     return with_legend(ax)
 
 
@@ -226,12 +227,12 @@ def plot_leaderboard(
         bound = _column(own[name], "hindsight")
         if np.isfinite(bound).any():
             ax.vlines(np.nanmean(bound), y - 0.5, y + 0.5, color=INK, ls=LINES[3], lw=1.6)
-    ax.set_yticks(range(len(names)), names)
+    ax.set_yticks(range(len(names)), [literal(name) for name in names])
     ax.set_ylim(-0.6, len(names) - 0.4)
     ax.tick_params(axis="y", labelsize=_TEXT_SIZE, length=0)
     ax.yaxis.grid(False)
     seeds = _of_seeds(_num_campaigns(rows), " and 95 % interval")
-    ax.title.set_text(f"Net value in scenario {scenario!r}\n{seeds}")
+    ax.title.set_text(literal(f"Net value in scenario {scenario!r}\n{seeds}"))
     handles = [Line2D([], [], ls="", marker="o", color=INK, label="expected")]
     handles.append(Line2D([], [], ls="", marker="o", color=INK, label="realised", mfc="w"))
     if np.isfinite(_column(rows, "hindsight")).any():
@@ -299,9 +300,9 @@ def dressed(
     """Axes with title, units, light grid and no box; of a new figure if there are none."""
     if ax is None:
         ax = new_figure(_WIDTH, height).add_subplot()
-    ax.set_title(title, fontsize=_TITLE_SIZE, pad=8)
-    ax.set_xlabel(x_label, fontsize=_TEXT_SIZE)
-    ax.set_ylabel(y_label, fontsize=_TEXT_SIZE)
+    ax.set_title(literal(title), fontsize=_TITLE_SIZE, pad=8)
+    ax.set_xlabel(literal(x_label), fontsize=_TEXT_SIZE)
+    ax.set_ylabel(literal(y_label), fontsize=_TEXT_SIZE)
     ax.tick_params(labelsize=SMALL_SIZE, color=GREY)
     ax.grid(color="#E6E6E6", lw=0.7)
     ax.set_axisbelow(True)
@@ -311,6 +312,11 @@ def dressed(
     ax.xaxis.set_major_formatter(PLAIN_NUMBERS)
     ax.yaxis.set_major_formatter(PLAIN_NUMBERS)
     return ax
+
+
+def literal(text: str) -> str:
+    """Text that is shown as it is: between dollar signs matplotlib reads formulas."""
+    return text.replace("$", r"\$")
 
 
 def _log_axis(ax: Axes, ticks: Locator, labels: Formatter) -> None:

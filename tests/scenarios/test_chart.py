@@ -97,6 +97,25 @@ def test_log_axes_of_few_decades_have_more_ticks():
     assert {"1", "2", "5", "10", "20", "50"} <= shown
 
 
+def test_dollar_signs_are_no_formulas(tmp_path):
+    name = r"$HOME/$_a\$b$"
+    dots = LINE._replace(kind="dots", name=name)
+    chart = chart_of(dots, LINE._replace(name=name), *BARS, x=Axis(name), y=Axis(name))
+    labelled = chart._replace(title=name, y=Axis(name, labels=(name,) * 3))
+    for one in (chart, labelled):
+        assert chart_png.save(one, tmp_path).is_file()
+
+
+@pytest.mark.parametrize("value", [1 / 60, 1e-9, 1e17])
+@pytest.mark.parametrize("kind", ["points", "dots"])
+def test_log_axes_of_one_value_have_a_width(kind, value):
+    one = np.array([value])
+    axes = {"x": Axis("x", log=True), "y": Axis("y", log=True)}
+    ax = only_axes(chart_of(Series("one", kind, one, one, one, one), **axes))
+    for low, high in (ax.get_xlim(), ax.get_ylim()):
+        assert low < value / 1.5 < value * 1.5 < high
+
+
 def test_save_writes_the_file_named_by_the_chart(tmp_path):
     path = chart_png.save(chart_of(LINE), tmp_path)
     assert path.name == "name.png"

@@ -57,6 +57,12 @@ AUCTIONS = auctions_of((1.0, True, 1.0), (2.0, True, 2.0), (4.0, False, np.nan))
 TABLES = Tables(TRIALS, TICKS, pd.DataFrame(), EVENTS, AUCTIONS)
 
 
+def test_dollar_signs_in_names_are_no_formulas(tmp_path):
+    name = "$a_$.py:Agent"
+    plots.save_all(Tables(*(t.assign(agent=name) if len(t) else t for t in TABLES)), tmp_path)
+    assert (tmp_path / "overview.png").is_file()
+
+
 def draw(name, table, ax=None):
     if name == "net_value":
         return plots.plot_net_value(table, 0.5, ax)
