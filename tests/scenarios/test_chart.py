@@ -98,7 +98,7 @@ def test_log_axes_of_few_decades_have_more_ticks():
 
 
 def test_dollar_signs_are_no_formulas(tmp_path):
-    name = r"$HOME/$_a\$b$"
+    name = r"$a_$/\$b_$.py:Agent"
     dots = LINE._replace(kind="dots", name=name)
     chart = chart_of(dots, LINE._replace(name=name), *BARS, x=Axis(name), y=Axis(name))
     labelled = chart._replace(title=name, y=Axis(name, labels=(name,) * 3))
