@@ -8,7 +8,7 @@ from adsim.types import FloatArray, IntArray
 from scenarios.chart import REFERENCE, Axis, Chart, Series
 from scenarios.curves import CALIBRATION, DELAY, PRICE
 from scenarios.intervals import bands
-from scenarios.played import Bins, Played, band, by_player, names_of
+from scenarios.played import Bins, Played, band, by_player, first_of, names_of
 
 DAYS = "days since the campaign's start"
 HOURS = "hours (log scale)"
@@ -16,7 +16,6 @@ DELAY_TICKS = (
     *((1 / 60, "≤ 1 min"), (1 / 4, "15 min"), (1.0, "1 h"), (6.0, "6 h")),
     *((24.0, "1 d"), (72.0, "3 d"), (168.0, "7 d")),
 )
-_MOST_LINES = 8
 _LEAST_EXPECTED = 10.0  # positives, or labels of money, of a point of a calibration curve
 _TARGETS = {
     "ctr": ("click-through rate", "probability per impression shown"),
@@ -49,7 +48,8 @@ def pacing_chart(played: Played, rows: IntArray) -> Chart:
     share = bool(np.isfinite(budget[rows]).all() and (budget[rows] > 0).all())
     scale = 100.0 / budget if share else np.ones(budget.size)
     names, series = list(names_of(played.players).values()), []
-    for place, own in list(by_player(played, rows).items())[:_MOST_LINES]:
+    groups, others = first_of(by_player(played, rows), "players")
+    for place, own in groups.items():
         found = band(played, own, played.paths["spend"] * scale)
         series.append(_line(names[place], played.days, *found, look=place))
     plan = band(played, rows, played.paths["target"] * scale).mean
@@ -58,7 +58,7 @@ def pacing_chart(played: Played, rows: IntArray) -> Chart:
     unit = "% of budget" if share else "currency"
     caption = "Mean over campaigns with its 95 % interval; the plan follows the expected traffic."
     return Chart(
-        *("pacing", "Spend against plan", caption),
+        *("pacing", "Spend against plan", caption + others),
         *(Axis(DAYS), Axis(f"cumulative spend ({unit})"), tuple(series)),
     )
 
@@ -101,13 +101,14 @@ def calibration_charts(played: Played, rows: IntArray) -> Iterator[Chart]:
     groups: dict[int, list[IntArray]] = {}
     for place, own in by_player(played, rows).items():
         groups.setdefault(stacks.index(played.players[place][1]), []).append(own)
+    shown, others = first_of(groups, "estimates")
     for target, (about, unit) in _TARGETS.items():
         found = played.bins.get((CALIBRATION, target))
         if found is None:
             continue
         least_of = found.counts if target in _MONEY else found.predicted
         series = []
-        for look, parts in list(groups.items())[:_MOST_LINES]:
+        for look, parts in shown.items():
             own = np.concatenate(parts)
             one = _calibration(played, own, found, least_of[:, own].sum(axis=1))
             if one is not None:
@@ -123,7 +124,7 @@ def calibration_charts(played: Played, rows: IntArray) -> Iterator[Chart]:
             f"calibration_{target}",
             f"Calibration of the {about}",
             "Means of bins of the prediction at the bid, over what was won, with 95 % intervals "
-            "over campaigns (cut at a tenth); larger marks hold more labels.",
+            f"over campaigns (cut at a tenth); larger marks hold more labels.{others}",
             Axis(f"predicted, {unit} (log scale)", log=True),
             Axis(f"observed, {unit} (log scale)", log=True),
             tuple(series),

@@ -9,10 +9,9 @@ from adsim.config import WorldConfig
 from adsim.types import FloatArray, IntArray
 from scenarios.chart import Axis, Chart, Series
 from scenarios.intervals import Band
-from scenarios.played import Played, band, by_player, column, names_of, plain
+from scenarios.played import Played, band, by_player, column, first_of, names_of, plain
 
 MOST_ROWS = 24  # of a chart of points and players
-_MOST_LINES = 8
 _FAR = 100.0  # ratio of ends from which an axis is logarithmic
 _NOBODY = np.zeros(0, np.int64)  # rows of a player that has none
 
@@ -179,7 +178,8 @@ def _lines_over(
     x = np.array(levels if numeric else range(len(levels)), np.float64)
     log = numeric and bool(x.min() > 0 and x.max() / x.min() >= _FAR)
     found: dict[int, list[Band]] = {}
-    for place, own in list(by_player(played, rows).items())[:_MOST_LINES]:
+    groups, others = first_of(by_player(played, rows), "players")
+    for place, own in groups.items():
         parts = [_where(played, own, axis, level) for level in levels]
         found[place] = [
             band(played, part, values) if part.size else _unknown(len(METRICS)) for part in parts
@@ -198,7 +198,7 @@ def _lines_over(
             yield Chart(
                 f"map_{metric.column}_{_slug(axis)}",
                 f"{metric.title.capitalize()} over {axis}",
-                f"Means over campaigns with 95 % intervals{over}.",
+                f"Means over campaigns with 95 % intervals{over}.{others}",
                 Axis(key_title(axis), log=log, labels=labels),
                 Axis(metric.label),
                 tuple(series),
@@ -218,7 +218,8 @@ def _heat_maps(
     levels = [levels_of(played, rows, axis) for axis in axes]
     x, y = (part.ravel() for part in np.meshgrid(*(np.arange(len(part)) for part in levels)))
     cells: dict[int, list[Band]] = {}
-    for place, own in list(by_player(played, rows).items())[:_MOST_LINES]:
+    groups, others = first_of(by_player(played, rows), "players")
+    for place, own in groups.items():
         parts = [
             _where(played, _where(played, own, axes[0], levels[0][i]), axes[1], levels[1][j])
             for i, j in zip(x, y, strict=True)
@@ -243,9 +244,9 @@ def _heat_maps(
             )
             who = f": {names[place]}" if len(played.players) > 1 else ""
             yield Chart(
-                f"map_{metric.column}" + (f"_{_slug(names[place])}" if who else ""),
+                f"map_{metric.column}" + (f"_{_slug(names[place])}_{place}" if who else ""),
                 f"{metric.title.capitalize()}{who}",
-                f"Means over campaigns{over}.",
+                f"Means over campaigns{over}.{others}",
                 *(x_axis, y_axis, (series,)),
                 metric=metric.column,
                 z_title=metric.label,

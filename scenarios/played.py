@@ -6,7 +6,7 @@ points share their campaigns, and are not independent.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -19,8 +19,10 @@ from scenarios.results import WHO, Tables
 from scenarios.trial import DONE
 
 MOST_POINTS = 90  # of a line
+MOST_PLAYERS = 8  # of a figure
 _BIN_COLUMNS = ("low", "count", "predicted", "observed")
 _MONEY_TARGETS = ("gmv", "net_gmv")
+Group = TypeVar("Group")
 
 
 class Bins(NamedTuple):
@@ -200,6 +202,19 @@ def by_player(played: Played, rows: IntArray) -> dict[int, IntArray]:
         place: rows[[one == player for one in who]] for place, player in enumerate(played.players)
     }
     return {place: group for place, group in groups.items() if len(group)}
+
+
+def first_of(groups: Mapping[int, Group], what: str) -> tuple[dict[int, Group], str]:
+    """Those that a figure has room for, and the sentence of its caption on the others.
+
+    Args:
+        groups: by place.
+        what: their plural.
+    """
+    kept = dict(list(groups.items())[:MOST_PLAYERS])
+    if len(kept) == len(groups):
+        return kept, ""
+    return kept, f" The first {MOST_PLAYERS} of {len(groups)} {what}; the filter shows the others."
 
 
 def column(played: Played, name: str) -> FloatArray:

@@ -28,7 +28,7 @@ from scenarios.results import WHO
 
 MOST_VIEWS = 256
 MOST_BYTES = 6_000_000  # of all views
-MOST_VALUES = 16  # of an axis that can be filtered
+MOST_VALUES = 16  # of an axis that can be filtered; players always can
 ALL = -1
 
 Row = Mapping[str, Any]
@@ -58,10 +58,14 @@ class Views(NamedTuple):
 
 
 def filters_of(played: Played) -> tuple[Filter, ...]:
-    """Axes, agents and estimates that have several values, but not too many."""
+    """Agents and estimates, and axes of not too many values, that have several."""
     rows = np.arange(len(played.trials))
     found = (Filter(name, tuple(levels_of(played, rows, name))) for name in (*played.axes, *WHO))
-    return tuple(one for one in found if 1 < len(one.values) <= MOST_VALUES)
+    return tuple(
+        one
+        for one in found
+        if len(one.values) > 1 and (one.column in WHO or len(one.values) <= MOST_VALUES)
+    )
 
 
 def chosen(played: Played, filters: Sequence[Filter], choice: Choice) -> IntArray:

@@ -36,6 +36,26 @@ def test_pacing_is_the_share_of_the_budget_over_time():
     assert chart.y.title == "cumulative spend (% of budget)"
 
 
+def test_more_lines_than_a_figure_holds_are_told_in_its_caption():
+    base = results.concat(small_results.campaigns(budgets=(10,), agents=("a",)))
+    for column, place, what in (("agent", 0, "players"), ("estimates", -1, "estimates")):
+        parts = [
+            results.Tables(
+                *(
+                    t.assign(**{column: f"p{k}", "trial": t["trial"] + f"/{k}"}) if len(t) else t
+                    for t in base
+                )
+            )
+            for k in range(9)
+        ]
+        chart = [
+            pacing_chart(played_of(parts), np.arange(27)),
+            *calibration_charts(played_of(parts), np.arange(27)),
+        ][place]
+        assert chart.caption.endswith(f" The first 8 of 9 {what}; the filter shows the others.")
+        assert len(chart.series) == 9  # 8, and the reference
+
+
 def test_pacing_without_a_budget_is_in_currency():
     played = played_of()
     played.trials["budget"] = np.inf

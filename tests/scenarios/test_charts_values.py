@@ -99,13 +99,31 @@ def test_two_axes_give_a_heat_map_of_each_player_on_one_scale():
     played = arrange(tables, [*AXES, "noise"])
     charts = list(map_charts(played, np.arange(24), NOTHING_DRAWN))
     first, second = [chart for chart in charts if chart.metric == "expected_net_value"]
-    assert first.id == "map_expected_net_value_a"
+    assert first.id == "map_expected_net_value_a_0"
     assert (first.x.labels, first.y.labels) == (("10", "20"), ("0.1", "0.5"))
     cells = first.series[0]
     assert list(zip(cells.x, cells.y, strict=True)) == [(0, 0), (1, 0), (0, 1), (1, 1)]
     assert cells.z == pytest.approx([101.0, 201.0, 101.0, 201.0])
     assert cells.low == pytest.approx(cells.z - T2)
     assert first.z_range == second.z_range == pytest.approx((101.0, 206.0))
+
+
+def many_players(count, axes):
+    """Trials of agent a under so many names that differ in signs only."""
+    tables = results.concat(small_results.campaigns(agents=("a",), seeds=(0, 1)))
+    tables = second_axis(tables, "noise", axes)
+    return arrange(
+        second_axis(tables, "agent", ["a" + sign for sign in "./-+:@%=~"[:count]]), ["noise"]
+    )
+
+
+@pytest.mark.parametrize("noise", [(0.5,), (0.1, 0.5)], ids=["lines", "heat maps"])
+def test_more_players_than_a_figure_holds_are_told_in_its_caption(noise):
+    for count, note in ((8, ""), (9, " The first 8 of 9 players; the filter shows the others.")):
+        played = many_players(count, noise)._replace(axes=("campaign.budget", "noise"))
+        charts = list(map_charts(played, np.arange(len(played.trials)), NOTHING_DRAWN))
+        assert all(chart.caption.endswith(f".{note}") for chart in charts)
+        assert len({chart.id for chart in charts}) == len(charts)
 
 
 def test_axes_that_vary_together_are_not_a_map():

@@ -68,6 +68,16 @@ def test_axes_with_many_values_are_no_filter():
     assert rival_of(played) == "the first point"
 
 
+def test_players_can_always_be_chosen():
+    part = small_results.campaign("x", 10, "a", "platform", 0)
+    names = [f"a{k}" for k in range(17)]
+    parts = [
+        results.Tables(*(t.assign(agent=n, trial=n) if len(t) else t for t in part)) for n in names
+    ]
+    (found,) = filters_of(arrange(results.concat(parts), AXES))
+    assert found.labels == names
+
+
 def test_progress_is_told():
     played = arrange(results.concat(small_results.campaigns()), AXES)
     told = []
