@@ -33,6 +33,7 @@ from scenarios.sweep import (
 from scenarios.sweep_config import Distribution, Range, Search
 from scenarios.sweep_plan import Plan
 from scenarios.trial import DONE, FAILED, Trial
+from scenarios.trial_columns import NUMBERS
 
 _AGENT, _ESTIMATES = "agent", "estimates"
 _DIGITS = 6  # of the numbers that are tried
@@ -56,12 +57,14 @@ class Searching:
         plan: of a sweep file with `[search]`.
 
     Raises:
-        ValueError: Optuna is not installed, or an axis cannot be searched.
+        ValueError: Optuna is not installed, an axis cannot be searched, or the metric is no number
+            of the results.
     """
 
     def __init__(self, plan: Plan) -> None:
         assert plan.sweep.search is not None
         self.plan, self.search = plan, plan.sweep.search
+        _check_metric(self.search.metric)
         self._optuna = _import_optuna()
         self._space = _space(self._optuna, plan)
         for ends in _ends(self._space):
@@ -104,7 +107,7 @@ class Searching:
         """Chooses and plays points.
 
         Raises:
-            ValueError: the metric is no column of the results; also as `play_all`.
+            ValueError: as `play_all`.
             KeyboardInterrupt: what is finished is in the folder.
         """
         prepare(folder)
@@ -192,7 +195,8 @@ class Searching:
         for point, trial in zip(points, asked, strict=True):
             found = [row for row in (rows[each] for each in point.trials) if row is not None]
             done = [row for row in found if row["status"] == DONE]
-            values = [_metric(row, self.search.metric) for row in done]
+            known = [row[self.search.metric] for row in done]
+            values = [float("nan") if value is None else float(value) for value in known]
             complete = bool(values) and len(values) == len(point.trials)
             value = float(np.mean(values)) if complete else float("nan")
             self.points[point.number] = point._replace(value=value)
@@ -222,19 +226,11 @@ def _is_to_play(folder: Path, trial: Trial, options: Options) -> bool:
     return row is None or (options.retry_failed and row["status"] == FAILED)
 
 
-def _metric(row: dict[str, Any], name: str) -> float:
-    """A number of a row of results.
-
-    Raises:
-        ValueError: there is no such column.
-    """
-    numbers = [key for key, value in row.items() if isinstance(value, int | float | None)]
-    if name not in numbers:
+def _check_metric(name: str) -> None:
+    if name not in NUMBERS:
         raise ValueError(
-            f"search.metric: {name!r} is no number of the results: one of {', '.join(numbers)}; "
-            "what has been played is kept"
+            f"search.metric: {name!r} is no number of the results: one of {', '.join(NUMBERS)}"
         )
-    return float("nan") if row[name] is None else float(row[name])
 
 
 def _import_optuna() -> Any:

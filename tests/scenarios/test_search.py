@@ -16,6 +16,7 @@ from scenarios import search as module
 from scenarios.search import Searching
 from scenarios.sweep import Options, read
 from scenarios.sweep_plan import load_plan
+from scenarios.trial_columns import NUMBERS
 
 _TIMES = ["seconds", "finished", "learn_seconds_per_hour", "predict_ms_per_tick"]
 _AXES = "campaign.budget = { start = 20, stop = 600, num = 2, log = true }"
@@ -165,6 +166,13 @@ def test_searches_that_cannot_be(tmp_path, axes, more, text):
     assert text in err
 
 
+def test_metric_is_checked_before_anything_is_played(tmp_path):
+    file = search_file(tmp_path, more="metric = 'wealth'")
+    status, _, err = adsim("sweep", file, "--dry-run")
+    assert status == 2
+    assert "search.metric: 'wealth' is no number of the results: one of impressions" in err
+
+
 def test_kinds_of_axes(tmp_path):
     axes = """campaign.budget = { start = 10, stop = 1000, num = 2, log = true }
 time.num_ticks = { start = 4, stop = 12, step = 4 }
@@ -207,11 +215,15 @@ def test_example_is_played(tmp_path):
     assert "16 points to maximize expected_net_value" in out
 
 
-def test_results_have_what_was_told_to_optuna(tmp_path):
+def test_results_have_what_was_told_to_optuna_and_every_metric(tmp_path):
     file = search_file(tmp_path, trials=4)
     searching = Searching(load_plan(file))
     (tmp_path / "kept").mkdir()
     searching.play(tmp_path / "kept", Options(jobs=1))
+    row = read(tmp_path / "kept", searching.trials[0]).row
+    assert sorted(NUMBERS) == sorted(
+        name for name, value in row.items() if isinstance(value, int | float | None)
+    )
     for point in searching.points:
         values = [
             read(tmp_path / "kept", trial).row["expected_net_value"] for trial in point.trials
