@@ -17,6 +17,7 @@ from scenarios.views import Views, make_views
 FOLDER = "_report"
 """Below the results; readers of datasets pass over names that start so."""
 PAGE = "index.html"
+_KEPT = "_trials"  # where `scenarios.sweep` keeps trials until, at its end, it makes the table
 
 
 def report_command(
@@ -25,9 +26,11 @@ def report_command(
     """Writes the page and the figures of a folder of results; the path of the page.
 
     Raises:
-        FileNotFoundError: the folder holds no results.
+        FileNotFoundError: the folder holds no results, or those of a sweep that has not ended.
         ValueError: `out` cannot be written to.
     """
+    if (folder / _KEPT).is_dir() and not results.file_of(folder, "trials").is_file():
+        raise FileNotFoundError(f"{folder} is not finished: run the sweep again, it goes on")
     tables, about = results.load(folder), results.load_about(folder)
     target = make_folder(out or folder / FOLDER)
     played = arrange(tables, about.get("axes") or [])

@@ -9,6 +9,7 @@ from command_line import adsim
 
 from scenarios import results
 from scenarios.report_command import random_axes
+from scenarios.sweep import prepare
 
 FIGURES = {
     *("leaderboard", "differences", "map_expected_net_value_campaign_budget", "pacing"),
@@ -161,6 +162,13 @@ def test_a_folder_without_results_is_an_error_of_the_user(tmp_path):
     status, _, err = adsim("report", tmp_path)
     assert status == 2
     assert "holds no results" in err
+
+
+def test_a_sweep_that_was_stopped_is_told_apart(tmp_path):
+    prepare(tmp_path)  # as a sweep begins
+    status, _, err = adsim("report", tmp_path)
+    assert status == 2
+    assert "is not finished: run the sweep again" in " ".join(err.split())
 
 
 def test_a_place_that_cannot_be_written_to_is_an_error_of_the_user(folder, tmp_path):
