@@ -16,7 +16,6 @@ from scenarios import results
 from scenarios.curves import DELAY_EDGES, MONEY_EDGES, PROBABILITY_EDGES
 from scenarios.intervals import Band, bands
 from scenarios.results import WHO, Tables
-from scenarios.trial import DONE
 
 MOST_POINTS = 90  # of a line
 MOST_PLAYERS = 8  # of a figure
@@ -60,9 +59,7 @@ def arrange(tables: Tables, axes: Sequence[str]) -> Played:
     trials = tables.trials
     axes = [axis for axis in axes if len(set(trials[axis].tolist())) > 1]
     players = trials[list(WHO)].drop_duplicates().to_numpy().tolist()
-    if "status" in trials:
-        trials = results.of(trials, "status", DONE)
-    trials = trials.reset_index(drop=True)
+    trials = results.finished(trials).reset_index(drop=True)
     keys = trials[["structure", "seed"]]
     days, paths = _paths(trials, tables.ticks)
     return Played(

@@ -1,6 +1,5 @@
 """What `adsim report` does."""
 
-import math
 import webbrowser
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,8 +36,6 @@ def report_command(
     views, board = Views((), True, {(): ()}), list[dict[str, Any]]()
     if len(played.trials):
         board = results.leaderboard(tables.trials, list(played.axes))
-        # What has no finished trial is below the failed ones.
-        board = [row for row in board if math.isfinite(row["expected_net_value"])]
         with console.progress(f"views of {title_of(about)}", 1) as advance:
             views = _views(played, board, about, advance)
     charts = next(iter(views.charts.values()))

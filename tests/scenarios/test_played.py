@@ -16,6 +16,10 @@ def played_of(parts=None, axes=AXES):
     return arrange(results.concat(small_results.campaigns() if parts is None else parts), axes)
 
 
+def board_of(played):
+    return results.leaderboard(played.trials, AXES)
+
+
 def test_cumulative_sums_each_path_and_carries_on_after_its_end():
     # Path 0 has ticks at 0 and 12 h, path 1 only at 0 h.
     days, table = cumulative(
@@ -110,23 +114,33 @@ def test_compared_are_players_beside_the_first_where_that_one_finished():
     parts = small_results.campaigns(seeds=(0,))[1:]  # agent a has no trial with budget 10
     played = played_of(parts)
     assert played.players[0] == ("b", "platform")
-    board = results.leaderboard(played.trials, AXES)
+    board = board_of(played)
     assert [(row["campaign.budget"], row["agent"]) for row in compared(played, board)] == [
         (20, "a")
     ]
 
 
-def test_a_row_without_a_difference_is_not_compared():
-    played = played_of()
-    board = results.leaderboard(played.trials, AXES)
-    nobody = {row["campaign.budget"]: {**row, "expected_diff": np.nan} for row in board}
-    assert compared(played, list(nobody.values())) == []
+@pytest.mark.parametrize("agents", [("a", "b"), ("a",)])
+def test_nobody_is_compared_with_what_failed(agents):
+    # With two agents the first fails at the first point; with one, its first point fails.
+    parts = small_results.campaigns(agents=agents, seeds=(0,))
+    tables = results.concat([small_results.failed("x", 10, "a", 0, "boom"), *parts[1:]])
+    found = compared(arrange(tables, AXES), results.leaderboard(tables.trials, AXES))
+    assert [(row["campaign.budget"], row["agent"]) for row in found] == (
+        [(20, "b")] if len(agents) > 1 else []
+    )
+
+
+def test_nobody_is_compared_with_what_was_not_played():
+    parts = small_results.campaigns(seeds=(0,))
+    del parts[2]  # agent a has no trial with budget 20
+    played = played_of(parts)
+    assert [row["campaign.budget"] for row in compared(played, board_of(played))] == [10]
 
 
 def test_one_player_is_compared_with_the_first_point():
     played = played_of(small_results.campaigns(agents=("a",)))
-    board = results.leaderboard(played.trials, AXES)
-    assert [row["campaign.budget"] for row in compared(played, board)] == [20]
+    assert [row["campaign.budget"] for row in compared(played, board_of(played))] == [20]
 
 
 def test_a_metric_that_is_not_there_is_unknown():
