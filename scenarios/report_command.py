@@ -11,12 +11,12 @@ from scenarios.charts_values import METRICS
 from scenarios.commands import make_folder
 from scenarios.page import render, title_of
 from scenarios.played import Played, arrange
+from scenarios.sweep import KEPT
 from scenarios.views import Views, make_views
 
 FOLDER = "_report"
 """Below the results; readers of datasets pass over names that start so."""
 PAGE = "index.html"
-_KEPT = "_trials"  # where `scenarios.sweep` keeps trials until, at its end, it makes the table
 
 
 def report_command(
@@ -28,7 +28,7 @@ def report_command(
         FileNotFoundError: the folder holds no results, or those of a sweep that has not ended.
         ValueError: `out` cannot be written to.
     """
-    if (folder / _KEPT).is_dir() and not results.file_of(folder, "trials").is_file():
+    if (folder / KEPT).is_dir() and not results.file_of(folder, "trials").is_file():
         raise FileNotFoundError(f"{folder} is not finished: run the sweep again, it goes on")
     tables, about = results.load(folder), results.load_about(folder)
     target = make_folder(out or folder / FOLDER)

@@ -38,7 +38,8 @@ from scenarios.workers import Engine, InProcess, Outcome, Workers
 
 ENGINES = ("local", "ray")
 LOG = "_sweep.log"
-_KEPT = "_trials"
+KEPT = "_trials"
+"""Folder of the files of trials, in a folder of results."""
 _DAMAGED = (KeyError, ValueError, EOFError, BadZipFile, zlib.error)
 """What reading a damaged file raises."""
 _POLL_SECONDS = 0.5
@@ -85,7 +86,7 @@ def make_engine(options: Options, count: int) -> Engine[Any]:
 
 def kept_file(folder: Path, trial: Trial) -> Path:
     """Where a trial's result is kept."""
-    return folder / _KEPT / f"{key_of(trial)}.npz"
+    return folder / KEPT / f"{key_of(trial)}.npz"
 
 
 def read(folder: Path, trial: Trial) -> Record:
@@ -166,7 +167,7 @@ def play_all(title: str, trials: Sequence[Trial], folder: Path, options: Options
 
 def prepare(folder: Path) -> None:
     """Makes the place of the files of trials, and removes what a process that was killed left."""
-    kept = folder / _KEPT
+    kept = folder / KEPT
     kept.mkdir(exist_ok=True)
     for stale in kept.glob(".*.partial"):
         process = stale.name.split(".")[-2]  # as `replacing` names files
