@@ -1,6 +1,7 @@
 """The command line: `adsim run | sweep | report | train | replay | data | bench | list | ...`."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -121,7 +122,7 @@ def sweep(
     out: Annotated[Path, typer.Option(help="Folder for results.")] = Path("results"),
     json_: JsonOption = False,
     engine: Annotated[str, typer.Option(help="local (processes) or ray.")] = "local",
-    jobs: JobsOption = 2,
+    jobs: JobsOption = os.cpu_count() or 1,
     address: Annotated[
         str | None, typer.Option(help="Of a Ray cluster; without it Ray runs on this machine.")
     ] = None,

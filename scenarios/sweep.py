@@ -80,7 +80,8 @@ def make_engine(options: Options, count: int) -> Engine[Any]:
         from scenarios.ray_engine import RayEngine
 
         return RayEngine(options)
-    work, slots = partial(do, options.cache_folder), min(options.jobs, count)
+    work = partial(do, options.cache_folder)
+    slots = min(options.jobs, count, os.cpu_count() or 1)
     return Workers(work, slots) if slots > 1 else InProcess(work)
 
 
