@@ -25,6 +25,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
 app.command()(train)
 
+CORES = os.cpu_count() or 1
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a scenario key; repeatable."),
@@ -122,7 +123,7 @@ def sweep(
     out: Annotated[Path, typer.Option(help="Folder for results.")] = Path("results"),
     json_: JsonOption = False,
     engine: Annotated[str, typer.Option(help="local (processes) or ray.")] = "local",
-    jobs: JobsOption = os.cpu_count() or 1,
+    jobs: JobsOption = CORES,
     address: Annotated[
         str | None, typer.Option(help="Of a Ray cluster; without it Ray runs on this machine.")
     ] = None,
