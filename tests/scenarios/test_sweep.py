@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -242,7 +243,10 @@ class Sweeping:
         command = [sys.executable, "-m", "scenarios.cli", "sweep", str(self.file), "--jobs", "2"]
         with (folder / f"{name}.txt").open("w") as told:
             self.process = subprocess.Popen(
-                [*command, "--out", str(folder / name)], stdout=told, stderr=told
+                [*command, "--out", str(folder / name)],
+                **{"stdout": told, "stderr": told},
+                # Whoever runs the tests in the background may have interrupts ignored.
+                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
             )
 
     def finished(self):

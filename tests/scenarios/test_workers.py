@@ -1,45 +1,22 @@
 """Worker processes: what they do, what they raise, and how they die."""
 
 import os
-import signal
 import time
 from functools import partial
 
 import pytest
+from small_work import (
+    die_on,
+    double,
+    fail_on_odd,
+    raise_unpicklable,
+    refuse,
+    threads_of,
+    wait_for,
+)
 
 from scenarios.pool import in_processes, outcomes
 from scenarios.workers import THREADS, InProcess, Workers
-
-
-def double(x):
-    return 2 * x
-
-
-def fail_on_odd(x):
-    if x % 2:
-        raise ValueError(f"{x} is odd")
-    return x
-
-
-def die_on(fatal, x):
-    if x == fatal:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return x
-
-
-class UnpicklableError(Exception):
-    def __init__(self, function):
-        super().__init__("odd")
-        self.function = function
-
-
-def raise_unpicklable(_):
-    raise UnpicklableError(lambda: 0)
-
-
-def wait_for(x):
-    time.sleep(60)
-    return x
 
 
 def all_of(engine, todo):
@@ -71,10 +48,6 @@ def test_death_of_a_worker_costs_its_item_only():
 def test_error_that_cannot_be_sent_is_told_in_words():
     found = all_of(Workers(raise_unpicklable, 1), [0])
     assert "odd" in str(found[0].error)
-
-
-def threads_of(_):
-    return [os.environ.get(name) for name in THREADS]
 
 
 def test_workers_have_one_thread_each(monkeypatch):
@@ -109,7 +82,3 @@ def test_pool_raises_what_the_work_raises_and_names_what_died():
 def test_pool_does_what_comes_first_before_any_item():
     with pytest.raises(ValueError, match="first"):
         list(in_processes(double, range(3), 1, str, partial(refuse, "first")))
-
-
-def refuse(text):
-    raise ValueError(text)
